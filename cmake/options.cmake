@@ -1,0 +1,11 @@
+# Warnings and sanitizers for the project's own targets.
+add_library(memlane_options INTERFACE)
+target_compile_options(memlane_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror=return-type)
+target_include_directories(memlane_options INTERFACE ${PROJECT_SOURCE_DIR})
+if(MEMLANE_SANITIZE)
+  target_compile_options(memlane_options INTERFACE -fsanitize=${MEMLANE_SANITIZE} -fno-omit-frame-pointer)
+  if(MEMLANE_SANITIZE MATCHES "undefined")
+    target_compile_options(memlane_options INTERFACE -fno-sanitize-recover=undefined)
+  endif()
+  target_link_options(memlane_options INTERFACE -fsanitize=${MEMLANE_SANITIZE})
+endif()
