@@ -1,0 +1,46 @@
+#include "memory/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "kernels/error.h"
+
+namespace memlane {
+
+MappedFile::MappedFile(const std::filesystem::path& path, std::string_view what) : path_(path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) input_error("{}: cannot open the {}: {}", path.string(), what, std::strerror(errno));
+  struct ::stat status {};
+  const bool known = ::fstat(fd, &status) == 0;
+  if (!known || !S_ISREG(status.st_mode)) {
+    ::close(fd);
+    input_error("{}: expected the {} to be a regular file", path.string(), what);
+  }
+  size_ = static_cast<std::size_t>(status.st_size);
+  void* mapped = size_ == 0 ? nullptr : ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
+  const int error = errno;
+  ::close(fd);
+  if (mapped == MAP_FAILED) input_error("{}: cannot map the {}: {}", path.string(), what, std::strerror(error));
+  data_ = static_cast<const std::byte*>(mapped);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+}  // namespace memlane

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string_view>
+
+namespace memlane {
+
+/// A whole file, mapped read-only. Moving it keeps the address of its bytes.
+class MappedFile {
+ public:
+  MappedFile() = default;
+  /// Throws InputError, naming the file, if it is missing, unreadable, or not a regular file. `what` says what the file is for
+  /// ("checkpoint", "memory file") in the message. An empty file maps to an empty span.
+  MappedFile(const std::filesystem::path& path, std::string_view what);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace memlane
