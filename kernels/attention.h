@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/array.h"
+#include "kernels/entries.h"
+#include "kernels/exec.h"
+
+namespace memlane {
+
+/// A partial attention: what one source of keys and values contributes to a softmax, before it is known what the other sources
+/// contribute. With scores s_j = scale * q . k_j over the entries j of the source, for each query token and head
+///   max = max_j s_j,   weight = sum_j exp(s_j - max),   sum = sum_j exp(s_j - max) v_j.
+/// An empty source has max = -inf, weight = 0, sum = 0. Partials of disjoint sources merge exactly (the online softmax of Milakov and
+/// Gimelshein 2018): local window, memory, each segment, each document.
+struct AttentionPartial {
+  View<float, 3> sum;     ///< [tokens, heads, head_dim]
+  View<float, 2> max;     ///< [tokens, heads]
+  View<float, 2> weight;  ///< [tokens, heads]
+};
+
+/// Owns the arrays of a partial.
+class PartialBuffer {
+ public:
+  /// A partial for these extents over storage kept from earlier calls; contents unspecified.
+  AttentionPartial get(std::size_t tokens, std::size_t heads, std::size_t head_dim);
+
+ private:
+  Buffer<float> storage_;
+};
+
+/// Which entries of its (single) block a query sees.
+struct Visibility {
+  bool causal = false;
+  std::size_t first_position = 0;  ///< causal: query token i sees entries 0 ... first_position + i
+  static Visibility all() { return {}; }
+  static Visibility causal_from(std::size_t first_position) { return {true, first_position}; }
+};
+
+/// Attention over every entry of the blocks.
+/// queries: [tokens, heads, head_dim]; blocks: [kv_heads, blocks], query head h reads kv head h / (heads / kv_heads); out: overwritten.
+/// The partial of each block is computed by itself and the partials are merged in order of the blocks, so the result is the same to the
+/// last bit for any number of threads, and for queries that come together or one by one.
+void attend(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks, float scale,
+            Visibility visibility, AttentionPartial out);
+
+/// Attention over chosen entries.
+/// ids: [tokens, heads, k], entries numbered through the blocks in order, ascending, then -1 where there are fewer than k;
+/// scores: [tokens, heads, k], their q . k (not scaled). out: overwritten.
+void attend_selected(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks,
+                     View<const std::int64_t, 3> ids, View<const float, 3> scores, float scale, AttentionPartial out);
+
+/// into = into merged with from.
+void merge(CpuExec& exec, AttentionPartial into, AttentionPartial from);
+
+/// out = sum / weight: the attention output. out: [tokens, heads, head_dim].
+void finish(CpuExec& exec, AttentionPartial partial, View<float, 3> out);
+
+}  // namespace memlane

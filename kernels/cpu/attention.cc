@@ -1,0 +1,246 @@
+#include "kernels/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/cpu/key_tiles.h"
+
+namespace memlane {
+
+namespace {
+
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+
+/// One row of a partial: a query token and head.
+struct PartialRow {
+  float* sum;  // [head_dim]
+  float* max;
+  float* weight;
+};
+
+PartialRow row_of(const AttentionPartial& partial, std::size_t flat_index) {
+  const std::size_t head_dim = partial.sum.extent(2);
+  return {partial.sum.data() + flat_index * head_dim, partial.max.data() + flat_index, partial.weight.data() + flat_index};
+}
+
+void clear(PartialRow row, std::size_t head_dim) {
+  std::fill_n(row.sum, head_dim, 0.0F);
+  *row.max = kNothing;
+  *row.weight = 0;
+}
+
+/// exp(x - max) for merging, where x may be -inf.
+float weight_under(float x, float max) { return x == kNothing ? 0.0F : std::exp(x - max); }
+
+void merge_row(PartialRow into, PartialRow from, std::size_t head_dim) {
+  if (*from.weight == 0) return;
+  const float max = std::max(*into.max, *from.max);
+  const float keep = weight_under(*into.max, max);
+  const float take = weight_under(*from.max, max);
+  for (std::size_t d = 0; d < head_dim; ++d) into.sum[d] = into.sum[d] * keep + from.sum[d] * take;
+  *into.weight = *into.weight * keep + *from.weight * take;
+  *into.max = max;
+}
+
+/// A worker's space for one item. Rows of `sum` are padded to whole panels of 32.
+struct Workspace {
+  Workspace(ScratchLayout layout, const QueryRows& rows) : sum_stride((rows.head_dim + 31) / 32 * 32) {
+    const std::size_t count = rows.max_rows();
+    queries = layout.take<float>(count * rows.head_dim);
+    widened = layout.take<float>((rows.head_dim + 1) * kPanelEntries);
+    scores = layout.take<float>(count * kTileEntries);
+    values = layout.take<float>(sum_stride * kTileEntries);
+    value_row = layout.take<float>(rows.head_dim);
+    sum = layout.take<float>(count * sum_stride);
+    max = layout.take<float>(count);
+    weight = layout.take<float>(count);
+    bytes = layout.bytes();
+  }
+  static Workspace of_worker(CpuExec& exec, std::size_t worker, const QueryRows& rows) {
+    const std::size_t bytes = Workspace(ScratchLayout(nullptr), rows).bytes;
+    return {ScratchLayout(exec.worker_scratch(worker, bytes)), rows};
+  }
+  PartialRow row(std::size_t index) const { return {sum + index * sum_stride, max + index, weight + index}; }
+
+  std::size_t sum_stride;
+  float *queries, *widened, *scores, *values, *value_row, *sum, *max, *weight;
+  std::size_t bytes;
+};
+
+/// Turns scores of a tile into weights under each row's running maximum, rescaling what the row has so far.
+void weigh_tile(const MicroKernels& micro, const Workspace& work, std::size_t rows) {
+  for (std::size_t row = 0; row < rows; ++row) {
+    float* scores = work.scores + row * kTileEntries;
+    const float tile_max = micro.row_max(scores, kTileEntries);
+    if (tile_max == kNothing) {  // nothing visible
+      std::fill_n(scores, kTileEntries, 0.0F);
+      continue;
+    }
+    float& max = work.max[row];
+    if (tile_max > max) {
+      const float keep = weight_under(max, tile_max);
+      micro.scale_row(work.sum + row * work.sum_stride, work.sum_stride, keep);
+      work.weight[row] *= keep;
+      max = tile_max;
+    }
+    work.weight[row] += micro.exp_row(scores, kTileEntries, max);
+  }
+}
+
+/// The partial of one block for an item's rows, into the workspace.
+void attend_block(const MicroKernels& micro, const QueryRows& rows, const QueryRows::Item& item, const EntryBlock& block,
+                  Visibility visibility, const Workspace& work) {
+  const std::size_t count = item.tokens * rows.group;
+  std::fill_n(work.sum, count * work.sum_stride, 0.0F);
+  std::fill_n(work.max, count, kNothing);
+  std::fill_n(work.weight, count, 0.0F);
+  const std::size_t first_position = visibility.first_position + item.first_token;
+  const std::size_t end = visibility.causal ? std::min(block.count, first_position + item.tokens) : block.count;
+  for (std::size_t begin = 0; begin < end; begin += kTileEntries) {
+    score_tile(micro, work.queries, count, rows.head_dim, block, begin, work.widened, work.scores);
+    for (std::size_t row = 0; visibility.causal && row < count; ++row) {
+      const std::size_t visible = first_position + row / rows.group + 1;
+      if (visible >= begin + kTileEntries) continue;
+      const std::size_t keep = visible > begin ? visible - begin : 0;
+      std::fill(work.scores + row * kTileEntries + keep, work.scores + (row + 1) * kTileEntries, kNothing);
+    }
+    weigh_tile(micro, work, count);
+    const std::size_t entries = std::min(kTileEntries, end - begin);
+    widen_values(micro, block, begin, begin + entries, rows.head_dim, work.value_row, work.values);
+    for (std::size_t column = 0; column < work.sum_stride; column += 32) {
+      micro.gemm_f32(count, entries, work.scores, kTileEntries, work.values + column * kTileEntries, work.sum + column,
+                     work.sum_stride, true);
+    }
+  }
+}
+
+/// The partials of single blocks side by side, for calls with too few query rows to occupy the threads.
+class SplitPartials {
+ public:
+  SplitPartials(CpuExec& exec, std::size_t blocks, const QueryRows& rows)
+      : rows_(rows), per_block_(rows.tokens * rows.heads * (rows.head_dim + 2)) {
+    base_ = reinterpret_cast<float*>(exec.shared_scratch(blocks * per_block_ * sizeof(float)));
+  }
+  AttentionPartial of(std::size_t block) const {
+    const std::size_t pairs = rows_.tokens * rows_.heads;
+    float* sum = base_ + block * per_block_;
+    float* max = sum + pairs * rows_.head_dim;
+    return {{sum, {rows_.tokens, rows_.heads, rows_.head_dim}},
+            {max, {rows_.tokens, rows_.heads}},
+            {max + pairs, {rows_.tokens, rows_.heads}}};
+  }
+
+ private:
+  const QueryRows& rows_;
+  std::size_t per_block_;
+  float* base_;
+};
+
+}  // namespace
+
+AttentionPartial PartialBuffer::get(std::size_t tokens, std::size_t heads, std::size_t head_dim) {
+  storage_.reserve_discarding(tokens * heads * (head_dim + 2));
+  float* max = storage_.data() + tokens * heads * head_dim;
+  return {{storage_.data(), {tokens, heads, head_dim}}, {max, {tokens, heads}}, {max + tokens * heads, {tokens, heads}}};
+}
+
+void attend(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks, float scale,
+            Visibility visibility, AttentionPartial out) {
+  MEMLANE_EXPECTS(queries.extents() == out.sum.extents());
+  const QueryRows rows(queries, blocks.extent(0));
+  const std::size_t block_count = blocks.extent(1);
+  MEMLANE_EXPECTS(!visibility.causal || block_count == 1);
+  const std::size_t row_items = rows.kv_heads * rows.items_per_head;
+  const bool split = block_count > 1 && row_items < 4 * exec.threads();
+  const MicroKernels& micro = exec.micro();
+
+  const auto run_item = [&](std::size_t row_item, std::size_t worker, std::size_t first_block, std::size_t end_block,
+                            AttentionPartial to) {
+    const QueryRows::Item item = rows.item(row_item % rows.items_per_head, row_item / rows.items_per_head);
+    const Workspace work = Workspace::of_worker(exec, worker, rows);
+    const std::size_t count = item.tokens * rows.group;
+    gather_queries(queries, rows, item, scale, work.queries);
+    for (std::size_t row = 0; row < count; ++row) clear(row_of(to, rows.flat_index(item, row)), rows.head_dim);
+    for (std::size_t index = first_block; index < end_block; ++index) {
+      attend_block(micro, rows, item, blocks.data()[item.kv_head * block_count + index], visibility, work);
+      for (std::size_t row = 0; row < count; ++row) {
+        merge_row(row_of(to, rows.flat_index(item, row)), work.row(row), rows.head_dim);
+      }
+    }
+  };
+
+  if (!split) {
+    exec.pool().run(row_items, [&](std::size_t item, std::size_t worker) { run_item(item, worker, 0, block_count, out); });
+    return;
+  }
+  const SplitPartials partials(exec, block_count, rows);
+  exec.pool().run(row_items * block_count, [&](std::size_t item, std::size_t worker) {
+    const std::size_t block = item % block_count;
+    run_item(item / block_count, worker, block, block + 1, partials.of(block));
+  });
+  exec.pool().run(rows.tokens * rows.heads, [&](std::size_t pair, std::size_t) {
+    clear(row_of(out, pair), rows.head_dim);
+    for (std::size_t block = 0; block < block_count; ++block) {
+      merge_row(row_of(out, pair), row_of(partials.of(block), pair), rows.head_dim);
+    }
+  });
+}
+
+void attend_selected(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks,
+                     View<const std::int64_t, 3> ids, View<const float, 3> scores, float scale, AttentionPartial out) {
+  const QueryRows rows(queries, blocks.extent(0));
+  const std::size_t k = ids.extent(2);
+  MEMLANE_EXPECTS(ids.extents() == scores.extents() && queries.extents() == out.sum.extents());
+  const MicroKernels& micro = exec.micro();
+  exec.pool().run(rows.tokens * rows.kv_heads, [&](std::size_t item, std::size_t worker) {
+    auto* value = reinterpret_cast<float*>(exec.worker_scratch(worker, rows.head_dim * sizeof(float)));
+    const std::size_t kv_head = item % rows.kv_heads;
+    const EntryBlock* head_blocks = blocks.data() + kv_head * blocks.extent(1);
+    for (std::size_t g = 0; g < rows.group; ++g) {
+      const std::size_t flat = item / rows.kv_heads * rows.heads + kv_head * rows.group + g;
+      const PartialRow row = row_of(out, flat);
+      clear(row, rows.head_dim);
+      const float* s = scores.data() + flat * k;
+      const std::int64_t* id = ids.data() + flat * k;
+      for (std::size_t i = 0; i < k && id[i] >= 0; ++i) *row.max = std::max(*row.max, s[i] * scale);
+      std::size_t block = 0;
+      std::int64_t block_begin = 0;  // ids ascend, so the blocks are walked once
+      for (std::size_t i = 0; i < k && id[i] >= 0; ++i) {
+        while (id[i] - block_begin >= static_cast<std::int64_t>(head_blocks[block].count)) {
+          block_begin += static_cast<std::int64_t>(head_blocks[block++].count);
+          MEMLANE_EXPECTS(block < blocks.extent(1));
+        }
+        const float weight = std::exp(s[i] * scale - *row.max);
+        widen_value(micro, head_blocks[block], static_cast<std::size_t>(id[i] - block_begin), rows.head_dim, value);
+        *row.weight += weight;
+        for (std::size_t d = 0; d < rows.head_dim; ++d) row.sum[d] += weight * value[d];
+      }
+    }
+  });
+}
+
+void merge(CpuExec& exec, AttentionPartial into, AttentionPartial from) {
+  MEMLANE_EXPECTS(into.sum.extents() == from.sum.extents());
+  const std::size_t heads = into.sum.extent(1);
+  exec.pool().run(into.sum.extent(0), [&](std::size_t token, std::size_t) {
+    for (std::size_t pair = token * heads; pair < (token + 1) * heads; ++pair) {
+      merge_row(row_of(into, pair), row_of(from, pair), into.sum.extent(2));
+    }
+  });
+}
+
+void finish(CpuExec& exec, AttentionPartial partial, View<float, 3> out) {
+  MEMLANE_EXPECTS(partial.sum.extents() == out.extents());
+  const std::size_t heads = out.extent(1);
+  const std::size_t head_dim = out.extent(2);
+  exec.pool().run(out.extent(0), [&](std::size_t token, std::size_t) {
+    for (std::size_t pair = token * heads; pair < (token + 1) * heads; ++pair) {
+      const PartialRow row = row_of(partial, pair);
+      const float inverse = 1.0F / *row.weight;
+      for (std::size_t d = 0; d < head_dim; ++d) out.data()[pair * head_dim + d] = row.sum[d] * inverse;
+    }
+  });
+}
+
+}  // namespace memlane

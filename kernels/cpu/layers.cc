@@ -1,0 +1,97 @@
+#include "kernels/layers.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace memlane {
+
+namespace {
+
+constexpr std::size_t kRowsPerItem = 16;
+
+/// Calls body(row) for every row, a few rows an item.
+template <class Body>
+void for_rows(CpuExec& exec, std::size_t rows, const Body& body) {
+  exec.pool().run((rows + kRowsPerItem - 1) / kRowsPerItem, [&](std::size_t item, std::size_t) {
+    for (std::size_t row = item * kRowsPerItem; row < std::min(rows, (item + 1) * kRowsPerItem); ++row) body(row);
+  });
+}
+
+}  // namespace
+
+void embed(CpuExec& exec, const std::byte* table, DType dtype, std::span<const std::int32_t> ids, View<float, 2> out) {
+  const std::size_t hidden = out.extent(1);
+  MEMLANE_EXPECTS(out.extent(0) == ids.size());
+  for_rows(exec, ids.size(), [&](std::size_t row) {
+    const std::byte* source = table + static_cast<std::size_t>(ids[row]) * hidden * size_of(dtype);
+    with_type(dtype, [&](auto type) {
+      for (std::size_t i = 0; i < hidden; ++i) {
+        std::memcpy(&type, source + i * sizeof type, sizeof type);
+        out.data()[row * hidden + i] = to_float(type);
+      }
+    });
+  });
+}
+
+void rms_norm(CpuExec& exec, View<const float, 2> x, View<const float, 1> weight, float epsilon, View<float, 2> out) {
+  const std::size_t hidden = x.extent(1);
+  MEMLANE_EXPECTS(x.extents() == out.extents() && weight.extent(0) == hidden);
+  for_rows(exec, x.extent(0), [&](std::size_t row) {
+    exec.micro().rms_norm_row(x.data() + row * hidden, weight.data(), hidden, epsilon, out.data() + row * hidden);
+  });
+}
+
+void swiglu(CpuExec& exec, View<const float, 2> gate, View<const float, 2> up, View<float, 2> out) {
+  const std::size_t width = gate.extent(1);
+  MEMLANE_EXPECTS(gate.extents() == up.extents() && gate.extents() == out.extents());
+  for_rows(exec, gate.extent(0), [&](std::size_t row) {
+    exec.micro().swiglu_row(gate.data() + row * width, up.data() + row * width, width, out.data() + row * width);
+  });
+}
+
+void add(CpuExec& exec, View<float, 2> x, View<const float, 2> y) {
+  MEMLANE_EXPECTS(x.extents() == y.extents());
+  const std::size_t width = x.extent(1);
+  for_rows(exec, x.extent(0), [&](std::size_t row) {
+    float* to = x.data() + row * width;
+    const float* from = y.data() + row * width;
+    for (std::size_t i = 0; i < width; ++i) to[i] += from[i];
+  });
+}
+
+void round_to_bf16(CpuExec& exec, std::span<float> x) {
+  constexpr std::size_t kPiece = 4096;
+  exec.pool().run((x.size() + kPiece - 1) / kPiece, [&](std::size_t item, std::size_t) {
+    std::uint16_t narrow[kPiece];
+    float* begin = x.data() + item * kPiece;
+    const std::size_t count = std::min(kPiece, x.size() - item * kPiece);
+    exec.micro().narrow_bf16(begin, count, narrow);
+    exec.micro().widen_bf16(narrow, count, begin);
+  });
+}
+
+void rope(CpuExec& exec, View<const float, 3> x, View<const float, 2> cosines, View<const float, 2> sines,
+          std::size_t first, View<float, 3> out) {
+  const std::size_t tokens = x.extent(0);
+  const std::size_t heads = x.extent(1);
+  const std::size_t head_dim = x.extent(2);
+  const std::size_t half = head_dim / 2;
+  MEMLANE_EXPECTS(x.extents() == out.extents() && cosines.extents() == sines.extents());
+  MEMLANE_EXPECTS(cosines.extent(1) == half && first + tokens <= cosines.extent(0));
+  for_rows(exec, tokens, [&](std::size_t token) {
+    const float* cos = cosines.data() + (first + token) * half;
+    const float* sin = sines.data() + (first + token) * half;
+    for (std::size_t head = 0; head < heads; ++head) {
+      const float* from = x.data() + (token * heads + head) * head_dim;
+      float* to = out.data() + (token * heads + head) * head_dim;
+      for (std::size_t i = 0; i < half; ++i) {
+        const float a = from[i];
+        const float b = from[i + half];
+        to[i] = a * cos[i] - b * sin[i];
+        to[i + half] = b * cos[i] + a * sin[i];
+      }
+    }
+  });
+}
+
+}  // namespace memlane

@@ -1,0 +1,115 @@
+#include "kernels/matmul.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace memlane {
+
+namespace {
+
+constexpr std::size_t kPanel = 32;
+constexpr std::size_t kBlockRows = 112;   // rows of a per item: eight register tiles of the widest instruction set
+constexpr std::size_t kBlockUnits = 512;  // units of k per pass: a panel's piece (64 KB) stays in the second-level cache
+
+template <class T>
+T element(const std::byte* rows, std::size_t index) {
+  T value;
+  std::memcpy(&value, rows + index * sizeof(T), sizeof(T));
+  return value;
+}
+
+/// Packs panel `panel` of W.
+template <class Source, class Element>
+void pack_panel(const std::byte* rows, std::size_t n, std::size_t k, std::size_t panel, Element* out) {
+  constexpr std::size_t unit = 4 / sizeof(Element);
+  const std::size_t units = (k + unit - 1) / unit;
+  std::memset(static_cast<void*>(out), 0, units * kPanel * 4);
+  for (std::size_t row = panel * kPanel; row < std::min(n, (panel + 1) * kPanel); ++row) {
+    for (std::size_t i = 0; i < k; ++i) {
+      const float value = to_float(element<Source>(rows, row * k + i));
+      out[(i / unit * kPanel + row % kPanel) * unit + i % unit] = from_float<Element>(value);
+    }
+  }
+}
+
+/// One block of the product: rows [row, row + rows) of a, panels [begin, end) of w. a: [m, lda] units.
+template <class Gemm, class A>
+void multiply_block(Gemm gemm, const A* a, std::size_t lda, std::size_t row, std::size_t rows, const PackedMatrix& w,
+                    std::size_t begin, std::size_t end, View<float, 2> out) {
+  alignas(64) float edge[kBlockRows * kPanel];
+  const std::size_t units = w.k_units();
+  const std::size_t n = w.n();
+  for (std::size_t panel = begin; panel < end; ++panel) {
+    const std::size_t columns = std::min(kPanel, n - panel * kPanel);
+    const bool whole = columns == kPanel;
+    float* c = whole ? out.data() + row * n + panel * kPanel : edge;
+    const std::size_t ldc = whole ? n : kPanel;
+    for (std::size_t unit = 0; unit < units; unit += kBlockUnits) {
+      const auto* b = reinterpret_cast<const A*>(w.panel(panel) + unit * kPanel);
+      gemm(rows, std::min(kBlockUnits, units - unit), a + row * lda + unit, lda, b, c, ldc, unit > 0);
+    }
+    if (whole) continue;
+    for (std::size_t r = 0; r < rows; ++r) {
+      std::copy_n(edge + r * kPanel, columns, out.data() + (row + r) * n + panel * kPanel);
+    }
+  }
+}
+
+template <class Gemm, class A>
+void multiply(CpuExec& exec, Gemm gemm, const A* a, std::size_t lda, const PackedMatrix& w, View<float, 2> out) {
+  const std::size_t m = out.extent(0);
+  const std::size_t panels = (w.n() + kPanel - 1) / kPanel;
+  const std::size_t row_blocks = (m + kBlockRows - 1) / kBlockRows;
+  // Enough items for every thread to finish at about the same time, few enough for each to stream a good stretch of weights.
+  const std::size_t wanted_chunks = std::max<std::size_t>(1, 8 * exec.threads() / row_blocks);
+  const std::size_t chunk = std::clamp<std::size_t>(panels / wanted_chunks, 1, 16);
+  const std::size_t chunks = (panels + chunk - 1) / chunk;
+  exec.pool().run(row_blocks * chunks, [&](std::size_t item, std::size_t) {
+    const std::size_t row = item / chunks * kBlockRows;
+    const std::size_t begin = item % chunks * chunk;
+    multiply_block(gemm, a, lda, row, std::min(kBlockRows, m - row), w, begin, std::min(panels, begin + chunk), out);
+  });
+}
+
+}  // namespace
+
+PackedMatrix::PackedMatrix(CpuExec& exec, const std::byte* rows, DType source, std::size_t n, std::size_t k,
+                           DType compute)
+    : n_(n), k_(k), dtype_(compute), panels_(packed_bytes(n, k, compute) / 4) {
+  MEMLANE_EXPECTS(compute == DType::f32 || compute == DType::bf16);
+  exec.pool().run((n + kPanel - 1) / kPanel, [&](std::size_t panel, std::size_t) {
+    std::uint32_t* out = panels_.data() + panel * k_units() * kPanel;
+    with_type(source, [&](auto type) {
+      using Source = decltype(type);
+      if (compute == DType::f32) {
+        pack_panel<Source>(rows, n, k, panel, reinterpret_cast<float*>(out));
+      } else {
+        pack_panel<Source>(rows, n, k, panel, reinterpret_cast<BFloat16*>(out));
+      }
+    });
+  });
+}
+
+std::size_t PackedMatrix::packed_bytes(std::size_t n, std::size_t k, DType compute) {
+  const std::size_t units = compute == DType::f32 ? k : (k + 1) / 2;
+  return (n + kPanel - 1) / kPanel * kPanel * units * 4;
+}
+
+void matmul(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> out) {
+  const std::size_t m = a.extent(0);
+  MEMLANE_EXPECTS(a.extent(1) == w.k() && out.extent(0) == m && out.extent(1) == w.n());
+  if (m == 0) return;
+  if (w.dtype() == DType::f32) return multiply(exec, exec.micro().gemm_f32, a.data(), w.k(), w, out);
+
+  const std::size_t units = w.k_units();
+  auto* narrow = reinterpret_cast<std::uint32_t*>(exec.shared_scratch(m * units * 4));
+  exec.pool().run((m + 15) / 16, [&](std::size_t item, std::size_t) {
+    for (std::size_t row = item * 16; row < std::min(m, item * 16 + 16); ++row) {
+      if (w.k() % 2 != 0) narrow[(row + 1) * units - 1] = 0;
+      exec.micro().narrow_bf16(a.data() + row * w.k(), w.k(), reinterpret_cast<std::uint16_t*>(narrow + row * units));
+    }
+  });
+  multiply(exec, exec.micro().gemm_bf16, narrow, units, w, out);
+}
+
+}  // namespace memlane
