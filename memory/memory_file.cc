@@ -1,0 +1,85 @@
+#include "memory/memory_file.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "kernels/error.h"
+#include "memory/memory_file_format.h"
+#include "memory/memory_file_records.h"
+
+namespace memlane {
+
+namespace {
+
+using namespace format;
+
+/// The newest commit, if both slots are what a writer leaves: a half-written or lost one means damage, because sectors
+/// are written whole. Reads each slot once, since a writer may be replacing one of them.
+std::optional<Commit> newest_commit(std::span<const std::byte> file, std::uint64_t commits_offset) {
+  std::array<Commit, 2> commits;
+  for (std::uint64_t i = 0; i < 2; ++i) {
+    const auto slot = load<CommitSlot>(file.subspan(slot_offset(commits_offset, i)));
+    const bool valid = slot.magic == kCommitMagic && is_sealed(slot) && all_zero(slot.zeros);
+    if (!valid || slot.commit.sequence % 2 != i) return std::nullopt;
+    commits[i] = slot.commit;
+  }
+  if (commits[0].sequence > commits[1].sequence) std::swap(commits[0], commits[1]);
+  const bool in_order = commits[1].sequence - commits[0].sequence == 1 && commits[0].length <= commits[1].length;
+  if (!in_order || commits[0].length < records_offset(commits_offset)) return std::nullopt;
+  return commits[1];
+}
+
+void expect_zeros_after_slots(std::span<const std::byte> file, std::uint64_t commits_offset,
+                              const std::filesystem::path& path) {
+  for (std::uint64_t i = 0; i < 2; ++i) {
+    const std::uint64_t end = slot_offset(commits_offset, i) + sizeof(CommitSlot);
+    if (!all_zero(file.subspan(end, kBlock - sizeof(CommitSlot)))) {
+      damaged(path, fmt::format("bytes after commit slot {} are not zero", i));
+    }
+  }
+}
+
+}  // namespace
+
+std::size_t StoredDocument::entries() const {
+  return std::accumulate(windows.begin(), windows.end(), std::size_t{0},
+                         [](std::size_t sum, const StoredWindow& window) { return sum + window.count; });
+}
+
+MemoryFile MemoryFile::open(const std::filesystem::path& path) {
+  if (std::error_code error; std::filesystem::is_directory(path, error)) {
+    input_error("{}: this is a folder; name a memory file", path.string());
+  }
+  // A writer at work may be seen halfway through replacing a slot, or to have grown the file after it was mapped: look
+  // again, a little later each time. Damage stays.
+  auto pause = std::chrono::microseconds(50);
+  for (int attempt = 1;; ++attempt, pause *= 2) {
+    MemoryFile memory;
+    memory.file_ = MappedFile(path, "memory file");
+    const std::span<const std::byte> file = memory.file_.bytes();
+    ParsedHeader parsed = parse_header(file, path);
+    const std::optional<Commit> commit = newest_commit(file, parsed.commits_offset);
+    if ((!commit || commit->length > file.size()) && attempt < 7) {
+      std::this_thread::sleep_for(pause);
+      continue;
+    }
+    if (!commit) damaged(path, "its commit slots are not valid");
+    if (commit->length > file.size()) truncated(path, file.size(), commit->length);
+    expect_zeros_after_slots(file, parsed.commits_offset, path);
+    memory.header_ = std::move(parsed.header);
+    memory.commits_offset_ = parsed.commits_offset;
+    memory.commit_ = *commit;
+    const auto records = split_records(file, records_offset(parsed.commits_offset), *commit, parsed.digest, path);
+    verify_checksums(records, path);
+    memory.documents_ = interpret(records, memory.header_, path);
+    return memory;
+  }
+}
+
+}  // namespace memlane

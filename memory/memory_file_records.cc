@@ -1,0 +1,235 @@
+#include "memory/memory_file_records.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+
+namespace memlane::format {
+
+namespace {
+
+/// Below this, starting threads costs more than they save.
+constexpr std::uint64_t kBytesPerThread = 16 * 1024 * 1024;
+constexpr std::uint64_t kMostThreads = 8;
+
+std::string at(const RecordView& record) {
+  return fmt::format("record {} at byte {}", record.header.number, record.offset);
+}
+
+/// The record that starts at `offset`; every length is compared with the bytes left before anything is computed from
+/// it.
+RecordView record_at(std::span<const std::byte> committed, std::uint64_t offset, std::uint64_t number,
+                     const std::filesystem::path& path) {
+  const std::uint64_t left = committed.size() - offset;
+  const auto fail = [&](std::string_view reason) {
+    damaged(path, fmt::format("record {} at byte {}: {}", number, offset, reason));
+  };
+  if (left < sizeof(RecordHeader)) fail("it does not fit before the committed end");
+  const auto header = load<RecordHeader>(committed.subspan(offset));
+  if (header.magic != kRecordMagic || !is_sealed(header)) fail("the checksum of its header does not match");
+  if (header.number != number) fail(fmt::format("it says that it is record {}", header.number));
+  if (header.zero != 0) fail("unknown fields in its header");
+
+  const std::uint64_t parts = left - sizeof header;
+  if (header.head_bytes > parts || round_up(header.head_bytes, kAlignment) > parts) fail("its head runs past the end");
+  const std::uint64_t head_room = round_up(header.head_bytes, kAlignment);
+  if (header.body_bytes > parts - head_room || round_up(header.body_bytes, kAlignment) > parts - head_room) {
+    fail("its body runs past the end");
+  }
+  const std::uint64_t head = offset + sizeof header;
+  return {header, offset, committed.subspan(head, header.head_bytes),
+          committed.subspan(head + head_room, header.body_bytes)};
+}
+
+bool is_intact(const RecordView& record) {
+  const auto padding_is_zero = [](std::span<const std::byte> part) {
+    const std::size_t padding = round_up(part.size(), kAlignment) - part.size();
+    return all_zero({part.data() + part.size(), padding});
+  };
+  return checksum(record.head) == record.header.head_checksum && checksum(record.body) == record.header.body_checksum &&
+         padding_is_zero(record.head) && padding_is_zero(record.body);
+}
+
+/// Reads records in order, and knows what may come next.
+class Interpreter {
+ public:
+  Interpreter(const MemoryFileHeader& header, const std::filesystem::path& path)
+      : shape_(header.shape),
+        window_(header.window),
+        index_slots_(header.shape.layers.size() * header.shape.kv_heads),
+        path_(path) {}
+
+  void read(const RecordView& record) {
+    record_ = &record;
+    expect(next_slot_ == 0 || record.header.type == RecordType::index, "an incomplete set of key indexes before it");
+    switch (record.header.type) {
+      case RecordType::begin_document:
+        return begin_document();
+      case RecordType::window:
+        return window();
+      case RecordType::index:
+        return index();
+      case RecordType::end_document:
+        return end_document();
+    }
+    damaged(path_, fmt::format("{}: unknown type {}", at(record), static_cast<std::uint32_t>(record.header.type)));
+  }
+
+  std::vector<StoredDocument> finish() {
+    if (next_slot_ != 0) damaged(path_, "it ends within a set of key indexes");
+    for (Progress& document : documents_) stored_.push_back(std::move(document.stored));
+    return std::move(stored_);
+  }
+
+ private:
+  struct Progress {
+    StoredDocument stored;
+    std::uint64_t entries = 0;
+  };
+
+  void expect(bool condition, std::string_view otherwise) const {
+    if (!condition) damaged(path_, fmt::format("{}: {}", at(*record_), otherwise));
+  }
+
+  template <class Head>
+  Head head() const {
+    expect(record_->head.size() >= sizeof(Head), "its head is too short");
+    return load<Head>(record_->head);
+  }
+
+  Progress& document(std::uint32_t id) {
+    expect(id < documents_.size(), "it belongs to an unknown document");
+    return documents_[id];
+  }
+
+  void begin_document() {
+    const auto head = this->head<BeginDocumentHead>();
+    expect(head.document == documents_.size(), "documents are out of order");
+    expect(head.zero == 0 && record_->body.empty(), "unknown fields");
+    expect(head.name_bytes <= kLongestName && head.fingerprint_bytes <= kLongestName,
+           "the document's name is too long");
+    expect(record_->head.size() == sizeof head + head.name_bytes + head.fingerprint_bytes, "its head has a wrong size");
+    const char* texts = reinterpret_cast<const char*>(record_->head.data()) + sizeof head;
+    Progress progress;
+    progress.stored.info = {head.document, std::string(texts, head.name_bytes),
+                            std::string(texts + head.name_bytes, head.fingerprint_bytes), head.text_bytes, head.tokens};
+    documents_.push_back(std::move(progress));
+  }
+
+  void window() {
+    const auto head = this->head<WindowHead>();
+    Progress& document = this->document(head.document);
+    std::vector<StoredWindow>& windows = document.stored.windows;
+    expect(!document.stored.complete, "a window after the document's end");
+    expect(head.index == windows.size(), "windows are out of order");
+    expect(head.count >= 1 && head.count <= window_, "its number of entries is out of bounds");
+    expect(record_->head.size() == sizeof head + head.count * sizeof(std::int32_t), "not one token id for each entry");
+    expect(record_->body.size() == shape_.segment_bytes(head.count), "its entries have a wrong size");
+    expect(head.count <= document.stored.info.tokens - document.entries, "more entries than the document has tokens");
+    const auto* first = reinterpret_cast<const std::int32_t*>(record_->head.data() + sizeof head);
+    const std::span<const std::int32_t> ids(first, head.count);
+    expect(std::all_of(ids.begin(), ids.end(), [](std::int32_t id) { return id >= 0; }), "a negative token id");
+    windows.push_back({head.index, ids, record_->body.data(), head.count});
+    document.entries += head.count;
+  }
+
+  void index() {
+    const auto head = this->head<IndexHead>();
+    Progress& document = this->document(head.document);
+    expect(record_->head.size() == sizeof head, "its head has a wrong size");
+    if (next_slot_ == 0) {
+      set_of_ = head.document;
+      set_ = {head.entries_covered, {}};
+      expect(head.entries_covered <= document.entries, "its index covers more entries than there are");
+    }
+    expect(head.slot == next_slot_, "key indexes are out of order");
+    expect(head.document == set_of_ && head.entries_covered == set_.entries_covered,
+           "a key index of another set than those before it");
+    set_.blobs.push_back(record_->body);
+    next_slot_ = (next_slot_ + 1) % index_slots_;
+    if (next_slot_ == 0) document.stored.indexes = std::move(set_);
+  }
+
+  void end_document() {
+    const auto head = this->head<EndDocumentHead>();
+    Progress& document = this->document(head.document);
+    expect(record_->head.size() == sizeof head && head.zero == 0 && record_->body.empty(), "unknown fields");
+    expect(!document.stored.complete, "the document ended before");
+    expect(head.entries == document.entries && head.entries == document.stored.info.tokens,
+           "the document ends before all its tokens are there");
+    document.stored.complete = true;
+  }
+
+  const EntryShape& shape_;
+  std::size_t window_;
+  std::size_t index_slots_;
+  const std::filesystem::path& path_;
+  const RecordView* record_ = nullptr;
+  std::vector<Progress> documents_;
+  std::vector<StoredDocument> stored_;
+  // The set of key indexes being read: one record each, all in one commit.
+  StoredIndexes set_;
+  std::uint32_t set_of_ = 0;
+  std::size_t next_slot_ = 0;
+};
+
+}  // namespace
+
+std::vector<RecordView> split_records(std::span<const std::byte> file, std::uint64_t begin, const Commit& commit,
+                                      std::uint64_t digest, const std::filesystem::path& path) {
+  const auto committed = file.first(commit.length);
+  std::vector<RecordView> records;
+  for (std::uint64_t offset = begin; offset < commit.length;) {
+    RecordView record = record_at(committed, offset, records.size(), path);
+    digest = extend_digest(digest, record.header);
+    offset +=
+        sizeof(RecordHeader) + round_up(record.head.size(), kAlignment) + round_up(record.body.size(), kAlignment);
+    records.push_back(record);
+  }
+  if (records.size() != commit.records || digest != commit.digest) {
+    damaged(path, "its records are not those that were committed");
+  }
+  return records;
+}
+
+void verify_checksums(std::span<const RecordView> records, const std::filesystem::path& path) {
+  std::uint64_t bytes = 0;
+  for (const RecordView& record : records) bytes += record.head.size() + record.body.size();
+  const std::uint64_t available = std::max(1U, std::thread::hardware_concurrency());
+  const std::uint64_t threads =
+      std::clamp<std::uint64_t>(bytes / kBytesPerThread, 1, std::min(available, kMostThreads));
+
+  std::atomic<std::size_t> next = 0;
+  std::atomic<std::size_t> first_damaged = records.size();
+  const auto work = [&] {
+    // Records are taken in order, so when a damaged one is found every earlier one has been or is being looked at.
+    for (std::size_t i = next++; i < records.size() && i < first_damaged; i = next++) {
+      if (is_intact(records[i])) continue;
+      std::size_t seen = first_damaged;
+      while (i < seen && !first_damaged.compare_exchange_weak(seen, i)) {
+      }
+    }
+  };
+  {
+    std::vector<std::jthread> helpers;
+    for (std::uint64_t i = 1; i < threads; ++i) helpers.emplace_back(work);
+    work();
+  }
+  if (first_damaged == records.size()) return;
+  damaged(path, fmt::format("{}: its checksum does not match", at(records[first_damaged])));
+}
+
+std::vector<StoredDocument> interpret(std::span<const RecordView> records, const MemoryFileHeader& header,
+                                      const std::filesystem::path& path) {
+  Interpreter interpreter(header, path);
+  for (const RecordView& record : records) interpreter.read(record);
+  return interpreter.finish();
+}
+
+}  // namespace memlane::format

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <vector>
+
+#include "memory/memory_file.h"
+#include "memory/memory_file_format.h"
+
+namespace memlane::format {
+
+/// A record in the mapped file.
+struct RecordView {
+  RecordHeader header;
+  std::uint64_t offset;  // in the file
+  std::span<const std::byte> head;
+  std::span<const std::byte> body;
+};
+
+/// Splits the committed bytes into records. Throws InputError if their headers do not lead from the first to the end of
+/// the last, or do not add up to the commit's digest. file: at least commit.length bytes. digest: that of a file
+/// without records.
+std::vector<RecordView> split_records(std::span<const std::byte> file, std::uint64_t begin, const Commit& commit,
+                                      std::uint64_t digest, const std::filesystem::path& path);
+
+/// Verifies heads and bodies, with several threads if there is much of them. Throws InputError naming the first record
+/// that is damaged.
+void verify_checksums(std::span<const RecordView> records, const std::filesystem::path& path);
+
+/// What the records say, once their checksums are right; spans point into them. Throws InputError if they contradict
+/// the header or one another: a checksum finds damage, not a faulty or hostile writer.
+std::vector<StoredDocument> interpret(std::span<const RecordView> records, const MemoryFileHeader& header,
+                                      const std::filesystem::path& path);
+
+}  // namespace memlane::format

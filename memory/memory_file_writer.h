@@ -1,0 +1,81 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <vector>
+
+#include "memory/file_io.h"
+#include "memory/memory_file.h"
+#include "memory/segment.h"
+
+namespace memlane {
+
+/// Appends to a memory file. One writer at a time (a lock that no crash can leave behind); any number of readers
+/// meanwhile.
+///
+/// Every call that stores something is durable when it returns, and all or nothing: a crash at any point, or a failure
+/// (a full disk), leaves the state of the last call that returned. Failures are InputErrors that name the file and the
+/// reason; the file is as before the call, which may be tried again.
+class MemoryFileWriter {
+ public:
+  /// Creates a file without documents. Throws InputError if something is there already, or if it cannot be written;
+  /// then nothing is left behind. The file appears under its name complete, or not at all; until then it is called
+  /// `path` + ".new".
+  static MemoryFileWriter create(const std::filesystem::path& path, const MemoryFileHeader& header,
+                                 FileCalls calls = {});
+  /// Opens a file to append to it. It is verified as MemoryFile::open does; what a crash left after the last commit is
+  /// cut off.
+  static MemoryFileWriter append_to(const std::filesystem::path& path, FileCalls calls = {});
+
+  /// What the file held when this writer opened it, mapped; what is appended later is not in it.
+  const MemoryFile& stored() const { return stored_; }
+  const Commit& commit() const { return commit_; }
+
+  /// Begins a document and returns its id; `info.id` is ignored. Several documents may be unfinished at a time.
+  std::uint32_t begin_document(const DocumentInfo& info);
+
+  /// Stores the next window of an unfinished document. ids: the tokens of the segment's entries, as many, none
+  /// negative. The entries of a document never become more than its planned tokens, nor those of a window more than the
+  /// header's.
+  void append_window(std::uint32_t document, std::span<const std::int32_t> ids, const Segment& segment);
+
+  /// Stores the key indexes of a document, replacing those stored before.
+  /// entries_covered: they index the first so many entries. blobs: [memory layers * kv heads], layer-major.
+  void store_indexes(std::uint32_t document, std::size_t entries_covered,
+                     std::span<const std::vector<std::byte>> blobs);
+
+  /// Marks a document complete: all its planned tokens have entries. No window can follow.
+  void end_document(std::uint32_t document);
+
+  /// Removes a file that this writer created and that holds no window: an interrupted start leaves nothing. Returns
+  /// whether it did; then the writer must not be used any more.
+  bool discard_if_empty();
+
+ private:
+  struct Document {
+    std::uint64_t tokens = 0;
+    std::uint64_t entries = 0;
+    std::uint32_t windows = 0;
+    bool complete = false;
+  };
+  struct Record;
+
+  MemoryFileWriter(WritableFile file, MemoryFile stored, bool created);
+  Document& unfinished(std::uint32_t document);
+  void store(std::span<const Record> records);
+  void write_record(const Record& record, Commit& next);
+  void write_commit(const Commit& next);
+  void undo_commit();
+  void cut_tail();
+
+  WritableFile file_;
+  MemoryFile stored_;
+  bool created_ = false;
+  bool broken_ = false;  // a failed commit could be neither finished nor undone
+  Commit commit_;
+  std::vector<Document> documents_;
+};
+
+}  // namespace memlane
