@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/scalar.h"
+
+namespace memlane {
+
+/// The config.json of a Llama or LongLLaMA, checked: every size is positive and bounded so that products of any two fit
+/// 64 bits, and everything in the file that would change the maths is either here or was refused.
+struct ModelConfig {
+  std::string model_type;  // "llama" or "longllama"
+  std::size_t vocab_size = 0;
+  std::size_t hidden_size = 0;
+  std::size_t intermediate_size = 0;
+  std::size_t num_layers = 0;
+  std::size_t num_heads = 0;
+  std::size_t num_kv_heads = 0;             // divides num_heads
+  std::size_t head_dim = 0;                 // even
+  std::size_t max_position_embeddings = 0;  // tokens
+  float rms_norm_eps = 0;
+  double rope_theta = 0;
+  bool tie_word_embeddings = false;
+  int bos_token_id = 0;            // -1 if the config says null: no beginning-of-text token
+  std::vector<int> eos_token_ids;  // empty if the config says null
+
+  // LongLLaMA's keys, read for both model types.
+  std::vector<int> mem_layers;  // ascending, each in 0..num_layers - 1
+  bool mem_positionals = true;
+  DType mem_dtype = DType::bf16;
+  std::optional<std::size_t> last_context_length;  // tokens; as the file says, not yet held against a window
+};
+
+/// Reads `model_dir`/config.json; absent keys take the defaults of Hugging Face's LlamaConfig and of LongLLaMA's config
+/// class. Throws InputError that names the file, the key, what was expected and what was found.
+ModelConfig read_model_config(const std::filesystem::path& model_dir);
+
+/// What the command line may set over the config.
+struct MemoryOverrides {
+  std::optional<std::vector<int>> mem_layers;      // an empty list turns the memory off
+  std::optional<std::size_t> window;               // tokens
+  std::optional<std::size_t> last_context_length;  // tokens
+  std::optional<DType> mem_dtype;
+};
+
+/// How a model reads a document.
+struct MemorySettings {
+  std::vector<int> mem_layers;          // ascending; empty: a plain Llama
+  std::size_t window = 0;               // tokens, 1..max_position_embeddings
+  std::size_t last_context_length = 0;  // tokens, 1..window
+  bool mem_positionals = true;
+  DType mem_dtype = DType::bf16;
+};
+
+/// The window of a longllama is max_position_embeddings; of a llama too, but at most 2048 once it has memory layers.
+/// The last context is what the command line says, else the config, else min(1024, window). Throws InputError, naming
+/// flag or key, if a value is outside its range.
+MemorySettings resolve_memory_settings(const ModelConfig& config, const MemoryOverrides& overrides);
+
+}  // namespace memlane
