@@ -1,0 +1,89 @@
+#include "memory/document_memory.h"
+
+#include <utility>
+
+namespace memlane {
+
+DocumentMemory::DocumentMemory(EntryShape shape, Lookup lookup)
+    : shape_(std::move(shape)), lookup_(std::move(lookup)), blocks_(shape_.layers.size()) {
+  if (lookup_.kind != Lookup::Kind::faiss) return;
+  for (std::size_t i = 0; i < shape_.layers.size() * shape_.kv_heads; ++i) {
+    indexes_.push_back(make_key_index(lookup_, shape_.head_dim));
+  }
+}
+
+void DocumentMemory::append(Segment segment) {
+  entries_ += segment.count();
+  segments_.push_back(std::move(segment));
+  for (std::size_t slot = 0; slot < blocks_.size(); ++slot) {
+    std::vector<EntryBlock> grown;
+    grown.reserve(shape_.kv_heads * segments_.size());
+    for (std::size_t head = 0; head < shape_.kv_heads; ++head) {
+      for (const Segment& each : segments_) grown.push_back(each.block(slot, head));
+    }
+    blocks_[slot] = std::move(grown);
+  }
+}
+
+View<const EntryBlock, 2> DocumentMemory::blocks(std::size_t layer_slot) const {
+  return {blocks_[layer_slot].data(), {shape_.kv_heads, segments_.size()}};
+}
+
+const KeyIndex* DocumentMemory::index(std::size_t layer_slot, std::size_t kv_head) const {
+  if (indexes_.empty() || indexed_entries_ != entries_) return nullptr;
+  return indexes_[layer_slot * shape_.kv_heads + kv_head].get();
+}
+
+Buffer<float> DocumentMemory::keys_of(std::size_t layer_slot, std::size_t kv_head, std::size_t first_entry) const {
+  Buffer<float> keys((entries_ - first_entry) * shape_.head_dim);
+  float* out = keys.data();
+  std::size_t segment_begin = 0;
+  for (const Segment& segment : segments_) {
+    const EntryBlock block = segment.block(layer_slot, kv_head);
+    for (std::size_t i = first_entry > segment_begin ? first_entry - segment_begin : 0; i < segment.count(); ++i) {
+      read_key(block, i, shape_.head_dim, out);
+      out += shape_.head_dim;
+    }
+    segment_begin += segment.count();
+  }
+  return keys;
+}
+
+void DocumentMemory::update_indexes(CpuExec& exec) {
+  if (indexes_.empty() || indexed_entries_ == entries_) return;
+  if (indexes_.front()->training_size() > entries_) return;
+  exec.pool().run(indexes_.size(), [&](std::size_t item, std::size_t) {
+    KeyIndex& index = *indexes_[item];
+    const Buffer<float> keys = keys_of(item / shape_.kv_heads, item % shape_.kv_heads, indexed_entries_);
+    const auto rows = keys.view<2>({entries_ - indexed_entries_, shape_.head_dim});
+    if (index.training_size() > 0) index.train(rows);
+    index.add(rows);
+  });
+  indexed_entries_ = entries_;
+}
+
+std::vector<std::vector<std::byte>> DocumentMemory::save_indexes() const {
+  std::vector<std::vector<std::byte>> saved;
+  if (indexed_entries_ == 0) return saved;
+  for (const auto& index : indexes_) saved.push_back(index->save());
+  return saved;
+}
+
+void DocumentMemory::load_indexes(std::span<const std::span<const std::byte>> saved, std::size_t entries_covered) {
+  MEMLANE_EXPECTS(!indexes_.empty());
+  if (saved.size() != indexes_.size() || entries_covered > entries_) {
+    input_error("stored indexes: expected {} over at most {} entries, found {} over {}; ingest again", indexes_.size(),
+                entries_, saved.size(), entries_covered);
+  }
+  std::vector<std::unique_ptr<KeyIndex>> loaded;
+  for (const auto& bytes : saved) {
+    loaded.push_back(load_key_index(lookup_, shape_.head_dim, bytes));
+    if (loaded.back()->size() != entries_covered) {
+      input_error("stored indexes: expected {} keys in each, found {}; ingest again", entries_covered, loaded.back()->size());
+    }
+  }
+  indexes_ = std::move(loaded);
+  indexed_entries_ = entries_covered;
+}
+
+}  // namespace memlane

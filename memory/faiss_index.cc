@@ -1,0 +1,147 @@
+// The only file that knows FAISS.
+#include <faiss/AutoTune.h>
+#include <faiss/IndexFlat.h>
+#include <faiss/IndexIVF.h>
+#include <faiss/IndexIVFPQ.h>
+#include <faiss/IndexPQ.h>
+#include <faiss/IndexPreTransform.h>
+#include <faiss/IndexRefine.h>
+#include <faiss/impl/FaissException.h>
+#include <faiss/impl/io.h>
+#include <faiss/index_factory.h>
+#include <faiss/index_io.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/error.h"
+#include "memory/key_index.h"
+
+extern "C" void openblas_set_num_threads(int threads);
+
+namespace memlane {
+
+namespace {
+
+/// FAISS's own rule for k-means: with fewer points per centroid it warns and the centroids are poor.
+constexpr std::size_t kPointsPerCentroid = 39;
+
+/// FAISS runs inside the project's threads, so its own (OpenMP) and its BLAS's are held to one each: pools that spin against each other
+/// are many times slower. The setting is per thread for OpenMP, global for OpenBLAS.
+void use_one_thread() {
+  omp_set_num_threads(1);
+  static const bool blas_done = [] {
+    openblas_set_num_threads(1);
+    return true;
+  }();
+  static_cast<void>(blas_done);
+}
+
+/// One line of what FAISS says: its messages carry "Error in ... at file:line: " in front and may span lines.
+std::string reason(const std::exception& error) {
+  std::string text = error.what();
+  if (const std::size_t at = text.rfind("failed: "); at != std::string::npos) text = text.substr(at + 8);
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
+/// Centroids that training the index has to place.
+std::size_t centroids(const faiss::Index& index) {
+  if (const auto* transformed = dynamic_cast<const faiss::IndexPreTransform*>(&index)) return centroids(*transformed->index);
+  if (const auto* refined = dynamic_cast<const faiss::IndexRefine*>(&index)) return centroids(*refined->base_index);
+  if (const auto* ivfpq = dynamic_cast<const faiss::IndexIVFPQ*>(&index)) return std::max(ivfpq->nlist, ivfpq->pq.ksub);
+  if (const auto* ivf = dynamic_cast<const faiss::IndexIVF*>(&index)) return ivf->nlist;
+  if (const auto* pq = dynamic_cast<const faiss::IndexPQ*>(&index)) return pq->pq.ksub;
+  return 256;  // scalar quantisers and the like learn ranges, not centroids: some thousands of keys are plenty
+}
+
+/// The lists to search in by default in an IVF index: FAISS's own default, one, finds next to nothing.
+constexpr std::size_t kDefaultProbes = 16;
+
+class FaissIndex : public KeyIndex {
+ public:
+  FaissIndex(std::unique_ptr<faiss::Index> index, const Lookup& lookup) : index_(std::move(index)) {
+    if (auto* ivf = dynamic_cast<faiss::IndexIVF*>(index_.get())) ivf->nprobe = std::min(kDefaultProbes, ivf->nlist);
+    if (lookup.parameters.empty()) return;
+    try {
+      faiss::ParameterSpace().set_index_parameters(index_.get(), lookup.parameters.c_str());
+    } catch (const std::exception& error) {
+      input_error("index parameters '{}': FAISS does not take them for '{}' ({}); use for example nprobe=16 or efSearch=64",
+                  lookup.parameters, lookup.factory, reason(error));
+    }
+  }
+
+  std::size_t training_size() const override { return index_->is_trained ? 0 : kPointsPerCentroid * centroids(*index_); }
+
+  void train(View<const float, 2> keys) override {
+    use_one_thread();
+    index_->train(static_cast<faiss::Index::idx_t>(keys.extent(0)), keys.data());
+  }
+
+  void add(View<const float, 2> keys) override {
+    use_one_thread();
+    index_->add(static_cast<faiss::Index::idx_t>(keys.extent(0)), keys.data());
+  }
+
+  std::size_t size() const override { return static_cast<std::size_t>(index_->ntotal); }
+
+  void search(View<const float, 2> queries, View<std::int64_t, 2> ids) const override {
+    use_one_thread();
+    std::fill_n(ids.data(), ids.size(), -1);
+    // Asked for more neighbours than it has, FAISS may list padding; the rows are then filled to what there is.
+    const std::size_t k = std::min(ids.extent(1), size());
+    if (k == 0 || queries.extent(0) == 0) return;
+    std::vector<float> scores(queries.extent(0) * k);
+    std::vector<faiss::Index::idx_t> found(scores.size());
+    index_->search(static_cast<faiss::Index::idx_t>(queries.extent(0)), queries.data(),
+                   static_cast<faiss::Index::idx_t>(k), scores.data(), found.data());
+    for (std::size_t query = 0; query < queries.extent(0); ++query) {
+      std::copy_n(found.begin() + static_cast<std::ptrdiff_t>(query * k), k, ids.data() + query * ids.extent(1));
+    }
+  }
+
+  std::vector<std::byte> save() const override {
+    faiss::VectorIOWriter writer;
+    faiss::write_index(index_.get(), &writer);
+    std::vector<std::byte> bytes(writer.data.size());
+    std::memcpy(bytes.data(), writer.data.data(), bytes.size());
+    return bytes;
+  }
+
+ private:
+  std::unique_ptr<faiss::Index> index_;
+};
+
+}  // namespace
+
+std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_dim) {
+  std::unique_ptr<faiss::Index> index;
+  try {
+    index.reset(faiss::index_factory(static_cast<int>(head_dim), lookup.factory.c_str(), faiss::METRIC_INNER_PRODUCT));
+  } catch (const std::exception& error) {
+    input_error(
+        "index '{}': not dense, not exact, and FAISS rejects it for keys of {} dimensions ({}); use for example Flat, "
+        "IVF256,Flat or HNSW32",
+        lookup.factory, head_dim, reason(error));
+  }
+  return std::make_unique<FaissIndex>(std::move(index), lookup);
+}
+
+std::unique_ptr<KeyIndex> load_key_index(const Lookup& lookup, std::size_t head_dim, std::span<const std::byte> bytes) {
+  faiss::VectorIOReader reader;
+  reader.data.resize(bytes.size());
+  if (!bytes.empty()) std::memcpy(reader.data.data(), bytes.data(), bytes.size());
+  std::unique_ptr<faiss::Index> index;
+  try {
+    index.reset(faiss::read_index(&reader));
+  } catch (const std::exception& error) {
+    input_error("stored index: FAISS cannot read it ({}); ask with --index exact, or ingest again", reason(error));
+  }
+  if (index->d != static_cast<int>(head_dim) || index->metric_type != faiss::METRIC_INNER_PRODUCT) {
+    input_error("stored index: expected {} dimensions and inner products, found {} dimensions; ingest again", head_dim, index->d);
+  }
+  return std::make_unique<FaissIndex>(std::move(index), lookup);
+}
+
+}  // namespace memlane

@@ -1,0 +1,133 @@
+#include "memory/memory.h"
+
+#include <algorithm>
+
+#include "kernels/top_k.h"
+
+namespace memlane {
+
+namespace {
+
+/// Bytes of proposals that a call may hold at once; tokens are taken in pieces that fit.
+constexpr std::size_t kProposalBytes = std::size_t{64} << 20;
+/// Query rows that one thread hands to an index at once.
+constexpr std::size_t kRowsPerSearch = 128;
+
+/// Tokens [begin, end) of a partial.
+AttentionPartial slice(const AttentionPartial& partial, std::size_t begin, std::size_t end) {
+  return {partial.sum.slice(begin, end), partial.max.slice(begin, end), partial.weight.slice(begin, end)};
+}
+
+}  // namespace
+
+void Memory::add(const DocumentMemory& document) {
+  MEMLANE_EXPECTS(document.shape() == shape_);
+  documents_.push_back(&document);
+}
+
+std::size_t Memory::entries() const {
+  std::size_t sum = 0;
+  for (const DocumentMemory* document : documents_) sum += document->entries();
+  return sum;
+}
+
+View<const EntryBlock, 2> Memory::blocks(std::size_t layer_slot) {
+  if (documents_.size() == 1) return documents_.front()->blocks(layer_slot);
+  joined_.clear();
+  for (std::size_t head = 0; head < shape_.kv_heads; ++head) {
+    for (const DocumentMemory* document : documents_) {
+      if (document->entries() == 0) continue;
+      const auto row = document->blocks(layer_slot)[head];
+      joined_.insert(joined_.end(), row.data(), row.data() + row.size());
+    }
+  }
+  return {joined_.data(), {shape_.kv_heads, joined_.size() / shape_.kv_heads}};
+}
+
+void Memory::attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale, AttentionPartial out) {
+  MEMLANE_EXPECTS(!empty());
+  if (lookup_.kind == Lookup::Kind::dense) {
+    return memlane::attend(exec, queries, blocks(layer_slot), scale, Visibility::all(), out);
+  }
+  const std::size_t proposals = (documents_.size() + 1) * std::min(lookup_.top_k, entries());
+  const std::size_t bytes_per_token = queries.extent(1) * proposals * (sizeof(std::int64_t) + sizeof(float));
+  const std::size_t piece = std::max<std::size_t>(1, kProposalBytes / bytes_per_token);
+  for (std::size_t begin = 0; begin < queries.extent(0); begin += piece) {
+    const std::size_t end = std::min(queries.extent(0), begin + piece);
+    attend_top_k(exec, layer_slot, queries.slice(begin, end), scale, slice(out, begin, end));
+  }
+}
+
+void Memory::attend_top_k(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
+                          AttentionPartial out) {
+  const std::size_t tokens = queries.extent(0);
+  const std::size_t heads = queries.extent(1);
+  const std::size_t k = std::min(lookup_.top_k, entries());
+  ids_.reserve_discarding(tokens * heads * k);
+  scores_.reserve_discarding(tokens * heads * k);
+  const auto ids = ids_.view<3>({tokens, heads, k});
+  const auto scores = scores_.view<3>({tokens, heads, k});
+  const View<const EntryBlock, 2> all = blocks(layer_slot);
+
+  if (lookup_.kind == Lookup::Kind::exact) {
+    top_k_scan(exec, queries, all, ids, scores);
+  } else {
+    // Each document's index (or a scan of a document whose index waits for keys) proposes; the best of all proposals are kept.
+    const std::size_t n = documents_.size() * k;
+    proposed_ids_.reserve_discarding(tokens * heads * n);
+    proposed_scores_.reserve_discarding(tokens * heads * n);
+    Buffer<std::int64_t> document_ids(tokens * heads * k);
+    Buffer<float> document_scores(tokens * heads * k);
+    std::int64_t base = 0;
+    for (std::size_t d = 0; d < documents_.size(); ++d) {
+      propose(exec, *documents_[d], layer_slot, queries, document_ids.view<3>({tokens, heads, k}),
+              document_scores.view<3>({tokens, heads, k}));
+      for (std::size_t pair = 0; pair < tokens * heads; ++pair) {
+        for (std::size_t i = 0; i < k; ++i) {
+          const std::int64_t id = document_ids.data()[pair * k + i];
+          proposed_ids_.data()[pair * n + d * k + i] = id < 0 ? -1 : base + id;
+          proposed_scores_.data()[pair * n + d * k + i] = document_scores.data()[pair * k + i];
+        }
+      }
+      base += static_cast<std::int64_t>(documents_[d]->entries());
+    }
+    select_best(exec, proposed_ids_.view<3>({tokens, heads, n}), proposed_scores_.view<3>({tokens, heads, n}), ids, scores);
+  }
+  attend_selected(exec, queries, all, ids, scores, scale, out);
+}
+
+void Memory::propose(CpuExec& exec, const DocumentMemory& document, std::size_t layer_slot, View<const float, 3> queries,
+                     View<std::int64_t, 3> ids, View<float, 3> scores) {
+  if (document.entries() == 0) {
+    std::fill_n(ids.data(), ids.size(), -1);
+    return;
+  }
+  if (document.index(layer_slot, 0) == nullptr) {
+    return top_k_scan(exec, queries, document.blocks(layer_slot), ids, scores);
+  }
+  const std::size_t tokens = queries.extent(0);
+  const std::size_t heads = queries.extent(1);
+  const std::size_t head_dim = queries.extent(2);
+  const std::size_t group = heads / shape_.kv_heads;
+  const std::size_t k = ids.extent(2);
+  const std::size_t tokens_per_item = std::max<std::size_t>(1, kRowsPerSearch / group);
+  const std::size_t pieces = (tokens + tokens_per_item - 1) / tokens_per_item;
+  exec.pool().run(shape_.kv_heads * pieces, [&](std::size_t item, std::size_t) {
+    const std::size_t kv_head = item / pieces;
+    const std::size_t first = item % pieces * tokens_per_item;
+    const std::size_t count = std::min(tokens_per_item, tokens - first);
+    Buffer<float> rows(count * group * head_dim);
+    Buffer<std::int64_t> found(count * group * k);
+    for (std::size_t t = 0; t < count; ++t) {
+      std::copy_n(queries.data() + ((first + t) * heads + kv_head * group) * head_dim, group * head_dim,
+                  rows.data() + t * group * head_dim);
+    }
+    document.index(layer_slot, kv_head)->search(rows.view<2>({count * group, head_dim}), found.view<2>({count * group, k}));
+    for (std::size_t t = 0; t < count; ++t) {
+      std::copy_n(found.data() + t * group * k, group * k, ids.data() + ((first + t) * heads + kv_head * group) * k);
+    }
+  });
+  score_entries(exec, queries, document.blocks(layer_slot), ids, scores);
+}
+
+}  // namespace memlane
