@@ -1,0 +1,48 @@
+#include "runtime/model.h"
+
+#include <utility>
+#include <vector>
+
+#include "memory/hash.h"
+#include "runtime/resources.h"
+
+namespace memlane {
+
+DType default_compute(const Checkpoint& checkpoint) {
+  for (const Tensor* tensor : checkpoint.tensors()) {
+    if (tensor->name == "model.embed_tokens.weight") return tensor->dtype == DType::f32 ? DType::f32 : DType::bf16;
+  }
+  return DType::f32;  // no embedding: loading the weights will say so
+}
+
+std::string model_fingerprint(CpuExec& exec, const ModelConfig& config, const Checkpoint& checkpoint) {
+  const std::vector<const Tensor*> tensors = checkpoint.tensors();
+  std::vector<std::string> parts(tensors.size());
+  exec.pool().run(tensors.size(), [&](std::size_t i, std::size_t) {
+    const Tensor& tensor = *tensors[i];
+    Fingerprint part;
+    part.add(tensor.name).add(name_of(tensor.dtype)).add(std::as_bytes(std::span(tensor.shape))).add(tensor.bytes);
+    parts[i] = part.hex();
+  });
+  Fingerprint whole;
+  whole.add(fmt::format("{} {} {} {} {} {} {} {} {:.9g} {:.17g} {} {}", config.model_type, config.vocab_size, config.hidden_size,
+                        config.intermediate_size, config.num_layers, config.num_heads, config.num_kv_heads, config.head_dim,
+                        config.rms_norm_eps, config.rope_theta, config.tie_word_embeddings, config.mem_positionals));
+  for (const std::string& part : parts) whole.add(part);
+  return whole.hex();
+}
+
+Model load_model(CpuExec& exec, const std::filesystem::path& folder, std::optional<DType> compute) {
+  Model model;
+  model.folder = folder;
+  model.config = read_model_config(folder);
+  model.checkpoint = Checkpoint::open(folder);
+  model.compute = compute.value_or(default_compute(model.checkpoint));
+  require_memory(weight_bytes(model.config, model.compute), fmt::format("the weights of {}", folder.string()),
+                 "use --compute bfloat16, or a machine with more memory");
+  model.weights = load_weights(exec, model.checkpoint, model.config, model.compute);
+  model.fingerprint = model_fingerprint(exec, model.config, model.checkpoint);
+  return model;
+}
+
+}  // namespace memlane

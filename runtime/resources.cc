@@ -1,0 +1,89 @@
+#include "runtime/resources.h"
+
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <optional>
+
+#include "kernels/error.h"
+
+namespace memlane {
+
+namespace {
+
+constexpr std::uint64_t kUnlimited = std::numeric_limits<std::uint64_t>::max();
+
+/// The number in kB behind `key` in a file of /proc.
+std::optional<std::uint64_t> kilobytes_of(const char* file, std::string_view key) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (line.compare(0, key.size(), key) == 0) return std::stoull(line.substr(key.size()));
+  }
+  return std::nullopt;
+}
+
+std::optional<std::uint64_t> number_in(const char* file) {
+  std::ifstream in(file);
+  std::uint64_t value = 0;
+  if (in >> value) return value;
+  return std::nullopt;  // missing, or "max"
+}
+
+std::uint64_t left_of_control_group() {
+  const auto limit = number_in("/sys/fs/cgroup/memory.max");
+  const auto used = number_in("/sys/fs/cgroup/memory.current");
+  if (!limit || !used) return kUnlimited;
+  return *limit > *used ? *limit - *used : 0;
+}
+
+std::uint64_t left_of_address_space() {
+  struct ::rlimit limit {};
+  if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return kUnlimited;
+  const std::uint64_t used = kilobytes_of("/proc/self/status", "VmSize:").value_or(0) * 1024;
+  return limit.rlim_cur > used ? limit.rlim_cur - used : 0;
+}
+
+}  // namespace
+
+std::uint64_t free_memory() {
+  const auto available = kilobytes_of("/proc/meminfo", "MemAvailable:");
+  const std::uint64_t system = available ? *available * 1024 : kUnlimited;
+  return std::min({system, left_of_control_group(), left_of_address_space()});
+}
+
+std::uint64_t free_disk(const std::filesystem::path& path) {
+  std::filesystem::path at = std::filesystem::absolute(path);
+  std::error_code error;
+  while (!std::filesystem::exists(at, error) && at.has_relative_path()) at = at.parent_path();
+  struct ::statvfs status {};
+  if (::statvfs(at.c_str(), &status) != 0) return kUnlimited;  // unknown: the write itself will tell
+  return static_cast<std::uint64_t>(status.f_bavail) * status.f_frsize;
+}
+
+void require_memory(std::uint64_t bytes, std::string_view what, std::string_view advice) {
+  const std::uint64_t available = free_memory();
+  if (bytes > available) {
+    input_error("{}: needs {} of memory, {} are free; {}", what, bytes_text(bytes), bytes_text(available), advice);
+  }
+}
+
+void require_disk(std::uint64_t bytes, const std::filesystem::path& path, std::string_view what) {
+  const std::uint64_t available = free_disk(path);
+  if (bytes > available) {
+    input_error("{}: {} needs {} of disk, {} are free; free some, or name a file on another disk", path.string(), what,
+                bytes_text(bytes), bytes_text(available));
+  }
+}
+
+std::string bytes_text(std::uint64_t bytes) {
+  constexpr const char* kUnits[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+  std::size_t unit = 0;
+  auto value = static_cast<double>(bytes);
+  for (; value >= 1024 && unit + 1 < std::size(kUnits); ++unit) value /= 1024;
+  return unit == 0 ? fmt::format("{} bytes", bytes) : fmt::format("{:.1f} {}", value, kUnits[unit]);
+}
+
+}  // namespace memlane

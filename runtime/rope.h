@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/array.h"
+
+namespace memlane {
+
+/// Cosines and sines of rotary position embedding for positions 0 ... positions - 1.
+///
+/// inv_freq_i = theta^(-2i / head_dim), angle = position * inv_freq_i, both rounded to float32 as PyTorch implementations of Llama do
+/// (Su et al. 2021; LlamaRotaryEmbedding).
+class RopeTable {
+ public:
+  RopeTable(std::size_t head_dim, double theta, std::size_t positions);
+
+  View<const float, 2> cosines() const { return cosines_.view<2>({positions_, half_}); }  ///< [positions, head_dim / 2]
+  View<const float, 2> sines() const { return sines_.view<2>({positions_, half_}); }      ///< [positions, head_dim / 2]
+
+ private:
+  std::size_t half_;
+  std::size_t positions_;
+  Buffer<float> cosines_;
+  Buffer<float> sines_;
+};
+
+}  // namespace memlane
