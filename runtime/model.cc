@@ -33,10 +33,7 @@ std::string model_fingerprint(CpuExec& exec, const ModelConfig& config, const Ch
 }
 
 Model load_model(CpuExec& exec, const std::filesystem::path& folder, std::optional<DType> compute) {
-  Model model;
-  model.folder = folder;
-  model.config = read_model_config(folder);
-  model.checkpoint = Checkpoint::open(folder);
+  Model model{.folder = folder, .config = read_model_config(folder), .checkpoint = Checkpoint::open(folder)};
   model.compute = compute.value_or(default_compute(model.checkpoint));
   require_memory(weight_bytes(model.config, model.compute), fmt::format("the weights of {}", folder.string()),
                  "use --compute bfloat16, or a machine with more memory");

@@ -15,10 +15,10 @@ namespace memlane {
 struct Model {
   std::filesystem::path folder;
   ModelConfig config;
-  Checkpoint checkpoint = Checkpoint();
+  Checkpoint checkpoint;
   DType compute = DType::f32;
-  Weights weights;
-  std::string fingerprint;  ///< of every tensor and of what the config says about the maths; 32 hexadecimal digits
+  Weights weights = {};
+  std::string fingerprint = {};  ///< of every tensor and of what the config says about the maths; 32 hexadecimal digits
 };
 
 /// Loads a Hugging Face model folder. compute: f32 or bf16; by default what the checkpoint is in (F32: f32; BF16, F16: bf16).

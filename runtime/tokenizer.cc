@@ -114,6 +114,7 @@ struct Tokenizer::State {
   struct Text {
     std::string bytes;
     bool begins_with_space_symbol = false;
+    bool is_byte = false;
   };
 
   std::filesystem::path file;
@@ -172,7 +173,8 @@ Tokenizer Tokenizer::open(const std::filesystem::path& model_dir) {
   for (const Piece& piece : model.pieces) {
     if (piece.text == kSpaceSymbol) state->space_id = static_cast<int>(state->texts.size());
     const bool visible = piece.kind != Piece::Kind::control && piece.kind != Piece::Kind::unknown;
-    state->texts.push_back({piece_text(piece), visible && piece.text.starts_with(kSpaceSymbol)});
+    state->texts.push_back(
+        {piece_text(piece), visible && piece.text.starts_with(kSpaceSymbol), piece.kind == Piece::Kind::byte});
   }
   return Tokenizer(std::move(state));
 }
@@ -235,9 +237,11 @@ std::string TextStream::push(int id) {
     drop_space_ = tokenizer_.state_->remove_extra_whitespaces;
   }
   if (!bytes.empty()) drop_space_ = false;
-  pending_ += bytes;
 
-  std::string complete;
+  // Only bytes next to each other make a character, as in SentencePiece; anything between, even a control token, ends
+  // it.
+  std::string complete = piece.is_byte ? "" : finish();
+  pending_ += bytes;
   std::string_view rest = pending_;
   while (!rest.empty()) {
     const Utf8Prefix prefix = utf8_prefix(rest);

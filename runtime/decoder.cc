@@ -1,0 +1,152 @@
+#include "runtime/decoder.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/layers.h"
+#include "kernels/matmul.h"
+
+namespace memlane {
+
+/// The arrays of a pass over `tokens` tokens.
+template <class Exec>
+struct Decoder<Exec>::Activations {
+  Activations(const ModelConfig& config, std::size_t tokens, ScratchLayout layout) {
+    const auto take = [&](std::size_t width) { return View<float, 2>(layout.take<float>(tokens * width), {tokens, width}); };
+    x = take(config.hidden_size);
+    h = take(config.hidden_size);
+    // Attention and feed-forward take turns in the same space.
+    ScratchLayout turn = layout;
+    q = take(config.num_heads * config.head_dim);
+    k = take(config.num_kv_heads * config.head_dim);
+    v = take(config.num_kv_heads * config.head_dim);
+    attended = take(config.num_heads * config.head_dim);
+    const std::size_t attention_end = layout.bytes();
+    layout = turn;
+    gate = take(config.intermediate_size);
+    up = take(config.intermediate_size);
+    bytes = std::max(attention_end, layout.bytes());
+  }
+
+  View<float, 2> x;            // [tokens, hidden]: the residual stream
+  View<float, 2> h;            // [tokens, hidden]: the input, then the output, of a block
+  View<float, 2> q, attended;  // [tokens, heads * head_dim]
+  View<float, 2> k, v;         // [tokens, kv_heads * head_dim]
+  View<float, 2> gate, up;     // [tokens, intermediate]
+  std::size_t bytes;
+};
+
+template <class Exec>
+Decoder<Exec>::Decoder(Exec& exec, const Model& model, const MemorySettings& settings)
+    : exec_(exec),
+      model_(model),
+      config_(model.config),
+      mem_positionals_(settings.mem_positionals),
+      memory_slots_(config_.num_layers, -1),
+      rope_(config_.head_dim, config_.rope_theta, settings.window) {
+  for (std::size_t slot = 0; slot < settings.mem_layers.size(); ++slot) {
+    memory_slots_[static_cast<std::size_t>(settings.mem_layers[slot])] = static_cast<int>(slot);
+  }
+}
+
+template <class Exec>
+void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalCache& local, Memory& memory, Until until,
+                            View<float, 2> logits) {
+  MEMLANE_EXPECTS(!ids.empty() && logits.extent(0) <= ids.size() && (until == Until::logits) == !logits.empty());
+  Activations at = activations(ids.size());
+  embed(exec_, model_.weights.embedding->bytes.data(), model_.weights.embedding->dtype, ids, at.x);
+
+  const auto last_memory = std::find_if(memory_slots_.rbegin(), memory_slots_.rend(), [](int slot) { return slot >= 0; });
+  const auto memory_layers_end = static_cast<std::size_t>(memory_slots_.rend() - last_memory);
+  const std::size_t layers = until == Until::memory ? memory_layers_end : config_.num_layers;
+  for (std::size_t layer = 0; layer < layers; ++layer) {
+    if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) throw Interrupted("stopped");
+    const bool store_only = until != Until::logits && layer + 1 == layers;
+    attention(layer, at, local, memory, store_only);
+    if (!store_only) feed_forward(layer, at);
+  }
+  local.advance(ids.size());
+
+  if (until == Until::logits) {
+    const std::size_t first = ids.size() - logits.extent(0);
+    const View<float, 2> last = at.h.slice(first, ids.size());
+    rms_norm(exec_, at.x.slice(first, ids.size()), model_.weights.final_norm.template view<1>({config_.hidden_size}),
+             config_.rms_norm_eps, last);
+    matmul(exec_, last, model_.weights.head, logits);
+  }
+}
+
+/// x += W_o Attention(rms_norm(x)): causal over the local window and, in a memory layer, over the whole memory, in one softmax.
+/// store_only: keep the keys and values and leave x alone, for the last layer of a pass that needs nothing else.
+template <class Exec>
+void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalCache& local, Memory& memory, bool store_only) {
+  const LayerWeights& w = model_.weights.layers[layer];
+  const std::size_t tokens = at.x.extent(0);
+  const std::size_t heads = config_.num_heads;
+  const std::size_t kv_heads = config_.num_kv_heads;
+  const std::size_t head_dim = config_.head_dim;
+  const View<float, 3> q = at.q.template reshape<3>({tokens, heads, head_dim});
+  const View<float, 3> k = at.k.template reshape<3>({tokens, kv_heads, head_dim});
+  const View<float, 3> v = at.v.template reshape<3>({tokens, kv_heads, head_dim});
+  const int slot = memory_slot(layer);
+  const bool is_memory_layer = slot >= 0;
+  const bool rotated = !is_memory_layer || mem_positionals_;
+  const bool rounds = model_.weights.compute == DType::bf16;  // then q, k and v are bf16 values
+
+  rms_norm(exec_, at.x, w.attention_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
+  matmul(exec_, at.h, w.k, at.k);
+  matmul(exec_, at.h, w.v, at.v);
+  if (rounds) round_to_bf16(exec_, at.k.flat());
+  if (rounds) round_to_bf16(exec_, at.v.flat());
+  // A memory key has no position: it is kept as projected, which is its rotation at position 0.
+  if (is_memory_layer) local.store_unrotated(static_cast<std::size_t>(slot), k, v);
+  if (rotated) rope(exec_, k, rope_.cosines(), rope_.sines(), local.size(), k);
+  local.store(exec_, layer, k, v);
+  if (store_only) return;
+
+  matmul(exec_, at.h, w.q, at.q);
+  if (rotated) rope(exec_, q, rope_.cosines(), rope_.sines(), local.size(), q);
+  if (rounds) round_to_bf16(exec_, at.q.flat());
+
+  const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
+  const AttentionPartial partial = local_partial_.get(tokens, heads, head_dim);
+  attend(exec_, q, local.blocks(layer, tokens), scale, Visibility::causal_from(local.size()), partial);
+  if (is_memory_layer && !memory.empty()) {
+    const AttentionPartial from_memory = memory_partial_.get(tokens, heads, head_dim);
+    memory.attend(exec_, static_cast<std::size_t>(slot), q, scale, from_memory);
+    merge(exec_, partial, from_memory);
+  }
+  finish(exec_, partial, at.attended.template reshape<3>({tokens, heads, head_dim}));
+  matmul(exec_, at.attended, w.o, at.h);
+  add(exec_, at.x, at.h);
+}
+
+/// x += W_down (silu(W_gate h) * W_up h) with h = rms_norm(x).
+template <class Exec>
+void Decoder<Exec>::feed_forward(std::size_t layer, Activations& at) {
+  const LayerWeights& w = model_.weights.layers[layer];
+  rms_norm(exec_, at.x, w.mlp_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
+  matmul(exec_, at.h, w.gate, at.gate);
+  matmul(exec_, at.h, w.up, at.up);
+  swiglu(exec_, at.gate, at.up, at.gate);
+  matmul(exec_, at.gate, w.down, at.h);
+  add(exec_, at.x, at.h);
+}
+
+template <class Exec>
+typename Decoder<Exec>::Activations Decoder<Exec>::activations(std::size_t tokens) {
+  const std::size_t bytes = Activations(config_, tokens, ScratchLayout(nullptr)).bytes;
+  workspace_.reserve_discarding(bytes / sizeof(float));
+  return Activations(config_, tokens, ScratchLayout(reinterpret_cast<std::byte*>(workspace_.data())));
+}
+
+template <class Exec>
+std::size_t Decoder<Exec>::workspace_bytes(const ModelConfig& config, std::size_t tokens) {
+  const std::size_t partials = 2 * tokens * config.num_heads * (config.head_dim + 2) * sizeof(float);
+  const std::size_t narrowed = tokens * std::max(config.hidden_size, config.intermediate_size) * sizeof(BFloat16);
+  return Activations(config, tokens, ScratchLayout(nullptr)).bytes + partials + narrowed;
+}
+
+template class Decoder<CpuExec>;
+
+}  // namespace memlane

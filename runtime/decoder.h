@@ -1,0 +1,62 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+
+#include "kernels/attention.h"
+#include "kernels/exec.h"
+#include "memory/memory.h"
+#include "runtime/local_cache.h"
+#include "runtime/model.h"
+#include "runtime/rope.h"
+
+namespace memlane {
+
+/// A Llama whose memory layers attend to a memory as well (Tworkowski et al. 2023, Focused Transformer): one forward pass.
+/// Read forward() in decoder.cc first.
+template <class Exec>
+class Decoder {
+ public:
+  /// How far a pass goes.
+  enum class Until {
+    memory,  ///< the keys and values of the last memory layer: all that reading a window into memory needs
+    local,   ///< every layer's keys and values
+    logits   ///< the logits
+  };
+
+  /// exec, model: must outlive the decoder.
+  Decoder(Exec& exec, const Model& model, const MemorySettings& settings);
+
+  /// Runs tokens that follow those in `local`; their keys and values are added to it.
+  /// ids: each in [0, vocab), local.size() + tokens <= window. memory: what memory layers attend to.
+  /// logits: with Until::logits, of the last logits.extent(0) tokens, [1 ... tokens, vocab]; else empty.
+  /// Throws Interrupted, between layers, once the stop flag is set; `local` then counts none of the tokens.
+  void forward(std::span<const std::int32_t> ids, LocalCache& local, Memory& memory, Until until, View<float, 2> logits);
+
+  /// A flag that ends a pass early; null for none.
+  void set_stop_flag(const std::atomic<bool>* stop) { stop_ = stop; }
+
+  /// Bytes that passes over `tokens` tokens at once allocate.
+  static std::size_t workspace_bytes(const ModelConfig& config, std::size_t tokens);
+
+ private:
+  struct Activations;
+  Activations activations(std::size_t tokens);
+  void attention(std::size_t layer, Activations& at, LocalCache& local, Memory& memory, bool store_only);
+  void feed_forward(std::size_t layer, Activations& at);
+  int memory_slot(std::size_t layer) const { return memory_slots_[layer]; }
+
+  Exec& exec_;
+  const Model& model_;
+  const ModelConfig& config_;
+  bool mem_positionals_;
+  std::vector<int> memory_slots_;  // [layers]: index among the memory layers, -1 for a plain layer
+  RopeTable rope_;
+  Buffer<float> workspace_;
+  PartialBuffer local_partial_;
+  PartialBuffer memory_partial_;
+  const std::atomic<bool>* stop_ = nullptr;
+};
+
+}  // namespace memlane
