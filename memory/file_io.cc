@@ -97,7 +97,12 @@ WritableFile WritableFile::create(const std::filesystem::path& path, FileCalls c
   WritableFile file(path, fd, std::move(calls));
   if (fd < 0) file.fail("cannot create the file", errno);
   file.lock();
-  file.truncate(0);
+  try {
+    file.truncate(0);
+  } catch (const InputError&) {
+    file.remove();
+    throw;
+  }
   return file;
 }
 
@@ -118,7 +123,7 @@ bool WritableFile::is_at_its_path() const {
          mine.st_ino == named.st_ino;
 }
 
-void WritableFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
+void WritableFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes, std::uint64_t needed) {
   std::size_t done = 0;
   while (done < bytes.size()) {
     const std::size_t size = std::min(bytes.size() - done, kLargestWrite);
@@ -126,7 +131,7 @@ void WritableFile::write_at(std::uint64_t offset, std::span<const std::byte> byt
     const ::ssize_t written =
         retry_interrupted([&] { return calls_.pwrite(fd_, bytes.data() + done, size, position); });
     // Nothing written and no reason given: treat as a failing disk rather than try for ever.
-    if (written <= 0) fail(fmt::format("cannot write {} bytes", bytes.size()), written < 0 ? errno : EIO);
+    if (written <= 0) fail(fmt::format("cannot write {} bytes", needed), written < 0 ? errno : EIO);
     done += static_cast<std::size_t>(written);
   }
 }

@@ -46,7 +46,8 @@ class WritableFile {
   bool is_at_its_path() const;
 
   /// Writes all bytes at an offset from the start of the file; on failure some of them may have been written.
-  void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
+  /// needed: bytes of all that the caller is about to write, for the message.
+  void write_at(std::uint64_t offset, std::span<const std::byte> bytes, std::uint64_t needed);
   /// Returns when everything written is on the disk.
   void sync();
   void truncate(std::uint64_t length);

@@ -75,6 +75,11 @@ struct RecordHeader {
 static_assert(sizeof(RecordHeader) == 64);
 inline constexpr std::array<char, 4> kRecordMagic = {'M', 'L', 'R', 'C'};
 
+/// Bytes of a record in the file.
+constexpr std::uint64_t record_bytes(std::uint64_t head_bytes, std::uint64_t body_bytes) {
+  return sizeof(RecordHeader) + round_up(head_bytes, kAlignment) + round_up(body_bytes, kAlignment);
+}
+
 /// Heads. Names and ids follow them directly.
 struct BeginDocumentHead {
   std::uint32_t document;

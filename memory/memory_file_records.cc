@@ -188,8 +188,7 @@ std::vector<RecordView> split_records(std::span<const std::byte> file, std::uint
   for (std::uint64_t offset = begin; offset < commit.length;) {
     RecordView record = record_at(committed, offset, records.size(), path);
     digest = extend_digest(digest, record.header);
-    offset +=
-        sizeof(RecordHeader) + round_up(record.head.size(), kAlignment) + round_up(record.body.size(), kAlignment);
+    offset += record_bytes(record.head.size(), record.body.size());
     records.push_back(record);
   }
   if (records.size() != commit.records || digest != commit.digest) {

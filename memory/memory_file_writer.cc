@@ -47,7 +47,8 @@ MemoryFileWriter MemoryFileWriter::create(const std::filesystem::path& path, con
   }
   WritableFile file = WritableFile::create(path.string() + ".new", std::move(calls));
   try {
-    file.write_at(0, empty_file(header));
+    const std::vector<std::byte> start = empty_file(header);
+    file.write_at(0, start, start.size());
     file.sync();
     file.rename_to(path);
     MemoryFile stored = MemoryFile::open(path);
@@ -145,10 +146,12 @@ void MemoryFileWriter::store(std::span<const Record> records) {
         "{}: an earlier write failed and could not be undone; run the command again: it continues from what is stored",
         file_.path().string());
   }
+  std::uint64_t needed = 0;
+  for (const Record& record : records) needed += record_bytes(record.head.size(), record.body.size());
   Commit next = commit_;
   ++next.sequence;
   try {
-    for (const Record& record : records) write_record(record, next);
+    for (const Record& record : records) write_record(record, needed, next);
     file_.sync();
   } catch (...) {
     cut_tail();
@@ -163,7 +166,7 @@ void MemoryFileWriter::store(std::span<const Record> records) {
   commit_ = next;
 }
 
-void MemoryFileWriter::write_record(const Record& record, Commit& next) {
+void MemoryFileWriter::write_record(const Record& record, std::uint64_t needed, Commit& next) {
   RecordHeader header{};
   header.magic = kRecordMagic;
   header.type = record.type;
@@ -177,14 +180,14 @@ void MemoryFileWriter::write_record(const Record& record, Commit& next) {
   std::vector<std::byte> front(sizeof header + round_up(record.head.size(), kAlignment));
   std::memcpy(front.data(), &header, sizeof header);
   std::memcpy(front.data() + sizeof header, record.head.data(), record.head.size());
-  file_.write_at(next.length, front);
+  file_.write_at(next.length, front, needed);
   next.length += front.size();
   // The body is not copied: it may be an index of gigabytes.
-  file_.write_at(next.length, record.body);
+  file_.write_at(next.length, record.body, needed);
   next.length += record.body.size();
   const std::array<std::byte, kAlignment> zeros{};
   const std::uint64_t padding = round_up(record.body.size(), kAlignment) - record.body.size();
-  file_.write_at(next.length, std::span(zeros).first(padding));
+  file_.write_at(next.length, std::span(zeros).first(padding), needed);
   next.length += padding;
   ++next.records;
   next.digest = extend_digest(next.digest, header);
@@ -192,7 +195,8 @@ void MemoryFileWriter::write_record(const Record& record, Commit& next) {
 
 void MemoryFileWriter::write_commit(const Commit& commit) {
   const CommitSlot slot = make_commit_slot(commit);
-  file_.write_at(slot_offset(stored_.commits_offset(), commit.sequence), std::as_bytes(std::span(&slot, 1)));
+  file_.write_at(slot_offset(stored_.commits_offset(), commit.sequence), std::as_bytes(std::span(&slot, 1)),
+                 sizeof slot);
   file_.sync();
 }
 

@@ -65,7 +65,7 @@ class MemoryFileWriter {
   MemoryFileWriter(WritableFile file, MemoryFile stored, bool created);
   Document& unfinished(std::uint32_t document);
   void store(std::span<const Record> records);
-  void write_record(const Record& record, Commit& next);
+  void write_record(const Record& record, std::uint64_t needed, Commit& next);
   void write_commit(const Commit& next);
   void undo_commit();
   void cut_tail();

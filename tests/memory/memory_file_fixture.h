@@ -108,18 +108,35 @@ class MemoryFileTest : public testing::Test {
            std::memcmp(window.entries, expected.bytes().data(), expected.bytes().size()) == 0;
   }
 
-  /// A file with something of everything: a complete document with an index, and an unfinished one.
-  void write_small_file(const std::filesystem::path& path, FileCalls calls = {}) {
-    MemoryFileWriter writer = MemoryFileWriter::create(path, header(), std::move(calls));
-    writer.begin_document(document("novel", 6));
-    append(writer, 0, 0, 4);
-    writer.begin_document(document("play", 9));
-    append(writer, 1, 50, 4);
-    append(writer, 0, 4, 2);
-    writer.store_indexes(0, 6, blobs("flat"));
-    writer.end_document(0);
+  using Step = std::function<void(MemoryFileWriter&)>;
+  /// What is done to write a small file with something of everything: a complete document with an index, and an
+  /// unfinished one.
+  static std::vector<Step> steps() {
+    return {[](MemoryFileWriter& writer) { writer.begin_document(document("novel", 6)); },
+            [](MemoryFileWriter& writer) { append(writer, 0, 0, 4); },
+            [](MemoryFileWriter& writer) { writer.begin_document(document("play", 9)); },
+            [](MemoryFileWriter& writer) { append(writer, 1, 50, 4); },
+            [](MemoryFileWriter& writer) { append(writer, 0, 4, 2); },
+            [](MemoryFileWriter& writer) { writer.store_indexes(0, 6, blobs("flat")); },
+            [](MemoryFileWriter& writer) { writer.end_document(0); }};
   }
   static constexpr std::string_view kSmallFile = "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'.\nplay: 50 51 52 53\n";
+
+  static void write_small_file(const std::filesystem::path& path) {
+    MemoryFileWriter writer = MemoryFileWriter::create(path, header());
+    for (const Step& step : steps()) step(writer);
+  }
+
+  /// The contents after 0, 1, 2, … steps; no two are equal.
+  static std::vector<std::string> states_after_steps(const std::filesystem::path& path) {
+    MemoryFileWriter writer = MemoryFileWriter::create(path, header());
+    std::vector<std::string> states = {contents(path)};
+    for (const Step& step : steps()) {
+      step(writer);
+      states.push_back(contents(path));
+    }
+    return states;
+  }
 
   static Bytes read(const std::filesystem::path& path) {
     std::ifstream stream(path, std::ios::binary);
