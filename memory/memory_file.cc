@@ -19,6 +19,8 @@ namespace {
 
 using namespace format;
 
+constexpr std::chrono::microseconds kLongestPause{2000};
+
 /// The newest commit, if both slots are what a writer leaves: a half-written or lost one means damage, because sectors
 /// are written whole. Reads each slot once, since a writer may be replacing one of them.
 std::optional<Commit> newest_commit(std::span<const std::byte> file, std::uint64_t commits_offset) {
@@ -56,21 +58,28 @@ MemoryFile MemoryFile::open(const std::filesystem::path& path) {
   if (std::error_code error; std::filesystem::is_directory(path, error)) {
     input_error("{}: this is a folder; name a memory file", path.string());
   }
-  // A writer at work may be seen halfway through replacing a slot, or to have grown the file after it was mapped: look
-  // again, a little later each time. Damage stays.
+  // A writer at work may be seen halfway through replacing a slot, for less than a microsecond: look again, a little
+  // later each time. Damage stays. It may also commit more than there was when the file was mapped; then it has to be
+  // mapped again.
   auto pause = std::chrono::microseconds(50);
-  for (int attempt = 1;; ++attempt, pause *= 2) {
+  std::uint64_t promised = 0;
+  while (true) {
     MemoryFile memory;
     memory.file_ = MappedFile(path, "memory file");
     const std::span<const std::byte> file = memory.file_.bytes();
+    if (file.size() < promised) truncated(path, file.size(), promised);
     ParsedHeader parsed = parse_header(file, path);
     const std::optional<Commit> commit = newest_commit(file, parsed.commits_offset);
-    if ((!commit || commit->length > file.size()) && attempt < 7) {
+    if (!commit) {
+      if (pause > kLongestPause) damaged(path, "its commit slots are not valid");
       std::this_thread::sleep_for(pause);
+      pause *= 2;
       continue;
     }
-    if (!commit) damaged(path, "its commit slots are not valid");
-    if (commit->length > file.size()) truncated(path, file.size(), commit->length);
+    if (commit->length > file.size()) {
+      promised = commit->length;
+      continue;
+    }
     expect_zeros_after_slots(file, parsed.commits_offset, path);
     memory.header_ = std::move(parsed.header);
     memory.commits_offset_ = parsed.commits_offset;
