@@ -55,8 +55,11 @@ std::size_t StoredDocument::entries() const {
 }
 
 MemoryFile MemoryFile::open(const std::filesystem::path& path) {
-  if (std::error_code error; std::filesystem::is_directory(path, error)) {
-    input_error("{}: this is a folder; name a memory file", path.string());
+  std::error_code unknown;
+  if (const auto status = std::filesystem::status(path, unknown); exists(status) && !is_regular_file(status)) {
+    // Before it is opened: opening a pipe would wait for somebody to write to it.
+    input_error("{}: this is {}; name a memory file", path.string(),
+                is_directory(status) ? "a folder" : "no regular file");
   }
   // A writer at work may be seen halfway through replacing a slot, for less than a microsecond: look again, a little
   // later each time. Damage stays. It may also commit more than there was when the file was mapped; then it has to be

@@ -61,6 +61,32 @@ TEST_F(MemoryFileDamageTest, NamesTheDamagedRecord) {
   EXPECT_THAT(refusal_with(good_.size() - 10, std::byte{1}), HasSubstr("damaged: record 9 at byte"));
 }
 
+TEST_F(MemoryFileDamageTest, NamesTheFirstDamagedRecordOfALargeFile) {
+  // Large enough for several threads to share the work.
+  MemoryFileHeader large = header();
+  large.shape = {{0, 1}, 4, 128, DType::f32};
+  large.window = 1024;
+  const auto file = folder_.path() / "large";
+  std::vector<std::size_t> ends;
+  {
+    MemoryFileWriter writer = MemoryFileWriter::create(file, large);
+    writer.begin_document(document("novel", 6 * large.window));
+    const std::vector<std::int32_t> ids(large.window);
+    const Segment segment(large.shape, ids.size());
+    for (int window = 0; window < 6; ++window) {
+      writer.append_window(0, ids, segment);
+      ends.push_back(writer.commit().length);
+    }
+  }
+  EXPECT_EQ(MemoryFile::open(file).documents().at(0).entries(), 6 * large.window);
+  const int fd = ::open(file.c_str(), O_WRONLY | O_CLOEXEC);
+  for (const int window : {1, 4, 5}) {
+    ASSERT_EQ(::pwrite(fd, "!", 1, static_cast<::off_t>(ends[static_cast<std::size_t>(window)] - 1)), 1);
+  }
+  ::close(fd);
+  EXPECT_THAT(refusal_of(file), HasSubstr("damaged: record 2 at byte"));
+}
+
 TEST_F(MemoryFileDamageTest, IsNotAppendedTo) {
   change(good_.size() - 100, good_[good_.size() - 100] ^ std::byte{4});
   const Bytes damaged = read(path());
@@ -93,6 +119,8 @@ TEST_F(MemoryFileDamageTest, RefusesWhatIsNoMemoryFile) {
   EXPECT_THAT(refusal([&] { MemoryFileWriter::append_to(other); }), HasSubstr("not a memory file"));
   EXPECT_THAT(refusal_of(folder_.path()), AllOf(HasSubstr("folder"), StartsWith(folder_.path().string())));
   EXPECT_THAT(refusal([&] { MemoryFileWriter::append_to(folder_.path()); }), HasSubstr("name a file"));
+  ASSERT_EQ(::mkfifo((folder_.path() / "pipe").c_str(), 0600), 0);
+  EXPECT_THAT(refusal_of(folder_.path() / "pipe"), HasSubstr("no regular file"));
 }
 
 TEST_F(MemoryFileDamageTest, SaysWhyAFileCannotBeRead) {

@@ -39,7 +39,7 @@ class Forgery {
                const Change& change = {}) {
     Bytes front(sizeof head + rest.size());
     std::memcpy(front.data(), &head, sizeof head);
-    std::memcpy(front.data() + sizeof head, rest.data(), rest.size());
+    std::ranges::copy(std::as_bytes(std::span(rest)), front.begin() + sizeof head);
     const Bytes body(body_bytes, std::byte{1});
     RecordHeader header{};
     header.magic = kRecordMagic;

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "memory/hash.h"
 #include "tests/memory/memory_file_fixture.h"
 
 namespace memlane {
@@ -107,6 +108,12 @@ TEST_F(MemoryFileTest, HasTheSameDigestForTheSameContents) {
   EXPECT_EQ(first.commit().digest, MemoryFile::open(folder_.path() / "other").commit().digest);
   MemoryFileWriter::append_to(path()).begin_document(document("poem", 1));
   EXPECT_NE(first.commit().digest, MemoryFile::open(path()).commit().digest);
+}
+
+TEST_F(MemoryFileTest, IsTheSameBytesAsEverInVersionOne) {
+  write_small_file(path());
+  EXPECT_EQ(fmt::format("{:016x}", checksum(read(path()))), "b85e9aecb503365f")
+      << "the format changed: give it another version";
 }
 
 TEST(MemoryFileHeader, ListsWhatDiffers) {
