@@ -1,0 +1,22 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <functional>
+
+namespace memlane {
+
+/// Each adds one subcommand to the program. The returned function runs it once its options are parsed, and returns the exit code.
+using Command = std::function<int()>;
+struct Subcommand {
+  CLI::App* app;
+  Command run;
+};
+
+Subcommand add_ingest(CLI::App& program);
+Subcommand add_ask(CLI::App& program);
+Subcommand add_generate(CLI::App& program);
+Subcommand add_info(CLI::App& program);
+Subcommand add_logits(CLI::App& program);
+
+}  // namespace memlane

@@ -1,0 +1,103 @@
+#include "apps/generation.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+
+#include "apps/interrupt.h"
+
+namespace memlane {
+
+namespace {
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void add_sampler_options(CLI::App& app, SamplerOptions& options) {
+  app.add_option("--temperature", options.temperature, "0 for the most likely token each time; larger values vary more")->capture_default_str();
+  app.add_option("--sample-top-k", options.top_k, "Sample from the so many most likely tokens; 0 for all")->capture_default_str();
+  app.add_option("--top-p", options.top_p, "Sample from the most likely tokens that together have this probability")->capture_default_str();
+  app.add_option("--repetition-penalty", options.repetition_penalty, "Above 1: tokens that occurred become less likely")->capture_default_str();
+  app.add_option("--seed", options.seed, "Same seed, same text")->capture_default_str();
+}
+
+}  // namespace
+
+void GenerationOptions::add_to(CLI::App& app) {
+  app.add_option("--max-tokens", max_tokens, "Tokens to generate at most")->capture_default_str();
+  app.add_flag("--ignore-eos", ignore_eos, "Go on after the end-of-text token");
+  add_sampler_options(app, sampler);
+  app.add_flag("--json", json, "Print one JSON object instead of text");
+}
+
+void GenerationOptions::check() const {
+  sampler.check();
+  if (max_tokens == 0) input_error("--max-tokens 0: expected at least 1 token");
+}
+
+Generated generate(Session& session, const Model& model, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
+                   std::size_t last_context_length, const GenerationOptions& options, bool at_start_of_text,
+                   const std::function<void(std::string_view)>& emit) {
+  const std::atomic<bool>& interrupted = interrupt_flag();
+  const std::vector<int>& eos = model.config.eos_token_ids;
+  std::vector<float> logits(model.config.vocab_size);
+  const View<float, 2> last(logits.data(), {1, logits.size()});
+  std::vector<std::int32_t> seen(prompt.begin(), prompt.end());
+  Sampler sampler(options.sampler);
+  TextStream stream(tokenizer, at_start_of_text);
+  Generated result;
+  const auto add_text = [&](const std::string& text) {
+    result.text += text;
+    if (!text.empty()) emit(text);
+  };
+
+  auto start = std::chrono::steady_clock::now();
+  session.call(prompt, last_context_length, last);
+  result.prompt_seconds = seconds_since(start);
+  start = std::chrono::steady_clock::now();
+  result.stop = "length";
+  while (true) {
+    const std::int32_t id = sampler.sample(logits, seen);
+    if (!options.ignore_eos && std::find(eos.begin(), eos.end(), id) != eos.end()) {
+      result.stop = "eos";
+      break;
+    }
+    result.ids.push_back(id);
+    seen.push_back(id);
+    // A model may have more ids than its tokenizer has pieces; those have no text.
+    if (static_cast<std::size_t>(id) < tokenizer.size()) add_text(stream.push(id));
+    if (result.ids.size() == options.max_tokens) break;
+    if (interrupted) {
+      result.stop = "interrupted";
+      break;
+    }
+    session.call({&id, 1}, 1, last);
+  }
+  add_text(stream.finish());
+  result.seconds = seconds_since(start);
+  return result;
+}
+
+nlohmann::json to_json(const Generated& generated, std::size_t prompt_tokens) {
+  return {{"text", generated.text},
+          {"ids", generated.ids},
+          {"stop", generated.stop},
+          {"prompt_tokens", prompt_tokens},
+          {"prompt_seconds", generated.prompt_seconds},
+          {"generated_tokens", generated.ids.size()},
+          {"generation_seconds", generated.seconds}};
+}
+
+void print_text(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+void require_vocabulary(const Tokenizer& tokenizer, const ModelConfig& config, const std::string& model) {
+  if (tokenizer.size() > config.vocab_size) {
+    input_error("{}: tokenizer.model has {} pieces, config.json says vocab_size {}; use the tokenizer that came with the model",
+                model, tokenizer.size(), config.vocab_size);
+  }
+}
+
+}  // namespace memlane

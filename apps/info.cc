@@ -1,0 +1,130 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "apps/commands.h"
+#include "apps/model_options.h"
+#include "apps/progress.h"
+#include "memory/memory_file.h"
+#include "runtime/model.h"
+#include "runtime/resources.h"
+#include "runtime/session.h"
+#include "runtime/stored_memory.h"
+#include "runtime/tokenizer.h"
+
+namespace memlane {
+
+namespace {
+
+struct InfoOptions {
+  std::string path;
+  bool json = false;
+};
+
+nlohmann::json describe_model(const std::string& path) {
+  const ModelConfig config = read_model_config(path);
+  const Checkpoint checkpoint = Checkpoint::open(path);
+  const MemorySettings settings = resolve_memory_settings(config, {});
+  const EntryShape shape = entry_shape(config, settings);
+  std::size_t parameters = 0;
+  for (const Tensor* tensor : checkpoint.tensors()) parameters += tensor->bytes.size() / size_of(tensor->dtype);
+  const DType compute = default_compute(checkpoint);
+  nlohmann::json info = {{"kind", "model"},
+                         {"path", path},
+                         {"model_type", config.model_type},
+                         {"parameters", parameters},
+                         {"layers", config.num_layers},
+                         {"hidden_size", config.hidden_size},
+                         {"intermediate_size", config.intermediate_size},
+                         {"heads", config.num_heads},
+                         {"kv_heads", config.num_kv_heads},
+                         {"head_dim", config.head_dim},
+                         {"vocab_size", config.vocab_size},
+                         {"rope_theta", config.rope_theta},
+                         {"mem_layers", settings.mem_layers},
+                         {"mem_dtype", name_of(settings.mem_dtype)},
+                         {"window", settings.window},
+                         {"last_context_length", settings.last_context_length},
+                         {"compute", name_of(compute)},
+                         {"weight_bytes", weight_bytes(config, compute)},
+                         {"memory_bytes_per_token", shape.segment_bytes(settings.window) / settings.window}};
+  if (std::filesystem::exists(std::filesystem::path(path) / "tokenizer.model")) {
+    info["tokenizer_pieces"] = Tokenizer::open(path).size();
+  }
+  return info;
+}
+
+nlohmann::json describe_memory(const std::string& path) {
+  const MemoryFile file = MemoryFile::open(path);
+  const MemoryFileHeader& header = file.header();
+  nlohmann::json documents = nlohmann::json::array();
+  std::size_t entries = 0;
+  for (const StoredDocument& document : file.documents()) {
+    entries += document.entries();
+    documents.push_back({{"id", document.info.id},
+                         {"name", document.info.name},
+                         {"text_bytes", document.info.text_bytes},
+                         {"tokens", document.info.tokens},
+                         {"tokens_in_memory", document.entries()},
+                         {"windows", document.windows.size()},
+                         {"complete", document.complete},
+                         {"indexed_entries", document.indexes.entries_covered}});
+  }
+  return {{"kind", "memory"},
+          {"path", path},
+          {"bytes", file.bytes()},
+          {"uncommitted_tail", file.has_uncommitted_tail()},
+          {"model_name", header.model_name},
+          {"model_fingerprint", header.model_fingerprint},
+          {"tokenizer_fingerprint", header.tokenizer_fingerprint},
+          {"mem_layers", header.shape.layers},
+          {"kv_heads", header.shape.kv_heads},
+          {"head_dim", header.shape.head_dim},
+          {"mem_dtype", name_of(header.shape.dtype)},
+          {"window", header.window},
+          {"compute", header.compute},
+          {"lookup", header.lookup},
+          {"top_k", header.top_k},
+          {"entries", entries},
+          {"documents", documents}};
+}
+
+/// One "key: value" line each; what is in bytes is said in bytes that people read.
+void print_lines(const nlohmann::json& info, const std::string& indent) {
+  for (const auto& [key, value] : info.items()) {
+    const bool in_bytes = key == "bytes" || (key.size() > 6 && key.ends_with("_bytes"));
+    if (value.is_array() && !value.empty() && value.front().is_object()) {
+      for (const auto& each : value) {
+        fmt::print("{}document {}\n", indent, each.at("id").get<int>());
+        print_lines(each, indent + "  ");
+      }
+    } else if (in_bytes) {
+      fmt::print("{}{}: {}\n", indent, key, bytes_text(value.get<std::uint64_t>()));
+    } else {
+      fmt::print("{}{}: {}\n", indent, key, value.is_string() ? value.get<std::string>() : value.dump());
+    }
+  }
+}
+
+int show_info(const InfoOptions& options) {
+  std::error_code ignored;
+  const nlohmann::json info = std::filesystem::is_directory(options.path, ignored) ? describe_model(options.path) : describe_memory(options.path);
+  if (options.json) {
+    fmt::print("{}\n", info.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else {
+    print_lines(info, "");
+  }
+  return 0;
+}
+
+}  // namespace
+
+Subcommand add_info(CLI::App& program) {
+  CLI::App* app = program.add_subcommand("info", "Say what a model folder or a memory file holds");
+  const auto options = std::make_shared<InfoOptions>();
+  app->add_option("path,--model,--memory", options->path, "A model folder or a memory file")->required();
+  app->add_flag("--json", options->json, "Print one JSON object");
+  return {app, [options] { return show_info(*options); }};
+}
+
+}  // namespace memlane

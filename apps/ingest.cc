@@ -1,0 +1,275 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "apps/commands.h"
+#include "apps/documents.h"
+#include "apps/generation.h"
+#include "apps/interrupt.h"
+#include "apps/model_options.h"
+#include "apps/progress.h"
+#include "memory/memory_file_writer.h"
+#include "runtime/resources.h"
+#include "runtime/session.h"
+#include "runtime/stored_memory.h"
+#include "runtime/window_plan.h"
+
+namespace memlane {
+
+namespace {
+
+struct IngestOptions {
+  ModelOptions model;
+  std::string memory;
+  std::vector<std::string> documents;
+  std::optional<std::string> name;
+  bool plan_only = false;
+  bool quiet = false;
+  bool json = false;
+};
+
+/// What is to be done with one document.
+struct Job {
+  Document document;
+  std::optional<std::uint32_t> stored;  ///< its id, if the file has it already
+  bool complete = false;
+  std::size_t tokens_done = 0;
+};
+
+/// What a run will take.
+struct Plan {
+  std::size_t tokens = 0;
+  std::size_t tokens_done = 0;
+  std::size_t windows = 0;
+  std::uint64_t memory_bytes = 0;  ///< weights, local cache, workspace, the largest document's entries
+  std::uint64_t disk_bytes = 0;
+};
+
+class Ingest {
+ public:
+  explicit Ingest(IngestOptions options) : options_(std::move(options)) {}
+  int run();
+
+ private:
+  void read_documents(const Tokenizer& tokenizer);
+  Plan make_plan(const ModelConfig& config, DType compute, const EntryShape& shape, const Lookup& lookup) const;
+  void print_plan(const Plan& plan) const;
+  bool ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& lookup, MemoryFileWriter& writer);
+  void finish(const Job& job, const DocumentMemory& memory, const Lookup& lookup, MemoryFileWriter& writer) const;
+  nlohmann::json report(const Plan& plan, bool interrupted) const;
+
+  IngestOptions options_;
+  MemorySettings settings_;
+  std::vector<Job> jobs_;
+  std::size_t tokens_read_ = 0;
+  double seconds_ = 0;
+};
+
+void Ingest::read_documents(const Tokenizer& tokenizer) {
+  if (options_.name && options_.documents.size() != 1) input_error("--name {}: names one document, {} are given", *options_.name, options_.documents.size());
+  for (const std::string& given : options_.documents) {
+    const bool standard_input = given == "-";
+    const std::filesystem::path path = standard_input ? spool_path(options_.memory) : std::filesystem::path(given);
+    if (standard_input) spool_standard_input(path);
+    const bool spooled = path == spool_path(options_.memory);
+    Job job{read_document(path, options_.name.value_or(spooled ? "stdin" : path.filename().string()), tokenizer), {}, false, 0};
+    const auto same_text = [&](const Job& other) { return other.document.text_fingerprint == job.document.text_fingerprint; };
+    if (std::none_of(jobs_.begin(), jobs_.end(), same_text)) jobs_.push_back(std::move(job));
+  }
+}
+
+/// Finds the documents that the file has already, by their text.
+void match_stored(std::vector<Job>& jobs, const MemoryFile& file) {
+  for (Job& job : jobs) {
+    for (const StoredDocument& stored : file.documents()) {
+      if (stored.info.text_fingerprint != job.document.text_fingerprint || stored.info.tokens != job.document.ids.size()) continue;
+      job.stored = stored.info.id;
+      job.complete = stored.complete;
+      job.tokens_done = stored.entries();
+    }
+  }
+}
+
+Plan Ingest::make_plan(const ModelConfig& config, DType compute, const EntryShape& shape, const Lookup& lookup) const {
+  Plan plan;
+  std::size_t most_entries = 0;
+  for (const Job& job : jobs_) {
+    const std::size_t tokens = job.document.ids.size();
+    plan.tokens += tokens;
+    plan.tokens_done += job.tokens_done;
+    const std::size_t left = tokens - job.tokens_done;
+    plan.windows += windows_for(left, settings_.window);
+    if (left == 0) continue;
+    most_entries = std::max(most_entries, tokens);
+    const std::size_t whole = left / settings_.window;
+    const std::size_t rest = left % settings_.window;
+    constexpr std::size_t kRecordBytes = 512;  // headers and padding of a record, generously
+    plan.disk_bytes += whole * (shape.segment_bytes(settings_.window) + settings_.window * sizeof(std::int32_t) + kRecordBytes) +
+                       (rest > 0 ? shape.segment_bytes(rest) + rest * sizeof(std::int32_t) + kRecordBytes : 0) +
+                       index_bytes(shape, lookup, tokens) + 8 * kRecordBytes;
+  }
+  plan.memory_bytes = weight_bytes(config, compute) + Session::bytes(config, settings_, compute, most_entries) +
+                      2 * index_bytes(shape, lookup, most_entries);
+  return plan;
+}
+
+void Ingest::print_plan(const Plan& plan) const {
+  fmt::print(stderr, "{}: {} layers of memory ({}), windows of {} tokens\n", options_.memory, settings_.mem_layers.size(),
+             layers_text(settings_.mem_layers), settings_.window);
+  for (const Job& job : jobs_) {
+    const std::size_t tokens = job.document.ids.size();
+    const std::string state = job.complete              ? ", in memory already"
+                              : job.tokens_done > 0 ? fmt::format(", {} of them in memory already", count_text(job.tokens_done))
+                                                    : "";
+    fmt::print(stderr, "  {}: {} tokens in {} windows{}\n", job.document.name, count_text(tokens),
+               count_text(windows_for(tokens, settings_.window)), state);
+  }
+  fmt::print(stderr, "  needs {} of memory ({} free) and {} of disk ({} free)\n", bytes_text(plan.memory_bytes),
+             bytes_text(free_memory()), bytes_text(plan.disk_bytes), bytes_text(free_disk(options_.memory)));
+}
+
+void Ingest::finish(const Job& job, const DocumentMemory& memory, const Lookup& lookup, MemoryFileWriter& writer) const {
+  if (lookup.kind != Lookup::Kind::faiss || memory.indexed_entries() == 0) return;
+  writer.store_indexes(*job.stored, memory.indexed_entries(), memory.save_indexes());
+}
+
+/// Reads what is left of a document. Returns false if it was stopped; every complete window is then in the file.
+bool Ingest::ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& lookup, MemoryFileWriter& writer) {
+  const Document& document = job.document;
+  Session session(exec, model, settings_, lookup);
+  session.set_stop_flag(&interrupt_flag());
+  if (!job.stored) {
+    job.stored = writer.begin_document({0, document.name, document.text_fingerprint, document.text_bytes, document.ids.size()});
+  } else if (job.tokens_done > 0) {
+    session.own_memory() = load_document(exec, writer.stored(), writer.stored().documents()[*job.stored], lookup);
+  }
+  Progress progress(document.name, job.tokens_done, document.ids.size(), !options_.quiet);
+  bool stopped = false;
+  while (job.tokens_done < document.ids.size()) {
+    const std::size_t count = std::min(settings_.window, document.ids.size() - job.tokens_done);
+    const auto ids = std::span(document.ids).subspan(job.tokens_done, count);
+    try {
+      writer.append_window(*job.stored, ids, session.read_window(ids));
+    } catch (const Interrupted&) {
+      stopped = true;
+      break;
+    }
+    job.tokens_done += count;
+    tokens_read_ += count;
+    progress.update(job.tokens_done);
+  }
+  seconds_ += progress.seconds();
+  finish(job, session.own_memory(), lookup, writer);
+  if (stopped) return false;
+  writer.end_document(*job.stored);
+  job.complete = true;
+  std::error_code ignored;
+  if (document.path == spool_path(options_.memory)) std::filesystem::remove(document.path, ignored);
+  return true;
+}
+
+nlohmann::json Ingest::report(const Plan& plan, bool interrupted) const {
+  nlohmann::json documents = nlohmann::json::array();
+  for (const Job& job : jobs_) {
+    documents.push_back({{"name", job.document.name},
+                         {"tokens", job.document.ids.size()},
+                         {"windows", windows_for(job.document.ids.size(), settings_.window)},
+                         {"tokens_in_memory", job.tokens_done},
+                         {"complete", job.complete}});
+  }
+  std::error_code ignored;
+  const bool exists = std::filesystem::exists(options_.memory, ignored);
+  return {{"memory", options_.memory},
+          {"documents", documents},
+          {"window", settings_.window},
+          {"mem_layers", settings_.mem_layers},
+          {"planned_memory_bytes", plan.memory_bytes},
+          {"planned_disk_bytes", plan.disk_bytes},
+          {"file_bytes", exists ? std::filesystem::file_size(options_.memory, ignored) : 0},
+          {"tokens_read", tokens_read_},
+          {"seconds", seconds_},
+          {"tokens_per_second", seconds_ > 0 ? static_cast<double>(tokens_read_) / seconds_ : 0.0},
+          {"interrupted", interrupted}};
+}
+
+int Ingest::run() {
+  interrupt_flag();
+  std::error_code ignored;
+  const bool exists = std::filesystem::exists(options_.memory, ignored);
+  std::optional<MemoryFileWriter> writer;
+  if (exists) {
+    writer.emplace(MemoryFileWriter::append_to(options_.memory));
+    options_.model.take_from(writer->stored().header());
+  }
+  CpuExec exec = options_.model.make_exec();
+  const Lookup lookup = options_.model.lookup();
+  const ModelConfig config = read_model_config(options_.model.model);
+  settings_ = resolve_memory_settings(config, options_.model.overrides());
+  if (settings_.mem_layers.empty()) {
+    input_error("{}: no memory layers, so nothing would be remembered; choose some with --mem-layers, for example {}",
+                options_.model.model, config.num_layers / 2);
+  }
+  const EntryShape shape = entry_shape(config, settings_);
+  if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, shape.head_dim);  // refused before any work
+  const Tokenizer tokenizer = Tokenizer::open(options_.model.model);
+  require_vocabulary(tokenizer, config, options_.model.model);
+  read_documents(tokenizer);
+  if (writer) match_stored(jobs_, writer->stored());
+
+  const DType compute = options_.model.compute_type().value_or(default_compute(Checkpoint::open(options_.model.model)));
+  const Plan plan = make_plan(config, compute, shape, lookup);
+  if (!options_.quiet) print_plan(plan);
+  const bool something_to_do = plan.tokens_done < plan.tokens || std::any_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return !job.complete; });
+  bool interrupted = false;
+  if (something_to_do) {
+    require_memory(plan.memory_bytes, "reading these documents", "use fewer --mem-layers, a smaller --mem-dtype or a smaller --window");
+    require_disk(plan.disk_bytes, options_.memory, "the memory");
+  }
+  if (something_to_do && !options_.plan_only) {
+    const Model model = load_model(exec, options_.model.model, compute);
+    const MemoryFileHeader header = memory_header(model, tokenizer.fingerprint(), settings_, lookup);
+    if (writer) {
+      require_same_meaning(writer->stored(), header);
+    } else {
+      writer.emplace(MemoryFileWriter::create(options_.memory, header));
+    }
+    try {
+      for (Job& job : jobs_) {
+        if (job.complete) continue;
+        interrupted = !ingest(job, exec, model, lookup, *writer);
+        if (interrupted) break;
+      }
+    } catch (...) {
+      writer->discard_if_empty();
+      throw;
+    }
+    if (interrupted) writer->discard_if_empty();
+  }
+  if (options_.json) fmt::print("{}\n", report(plan, interrupted).dump(2));
+  if (!interrupted) return 0;
+  for (const Job& job : jobs_) {
+    if (job.document.path == spool_path(options_.memory) && !job.complete) {
+      fmt::print(stderr, "memlane: the text from standard input is kept in {}; continue with it as the document\n", job.document.path.string());
+    }
+  }
+  fmt::print(stderr, "memlane: stopped; every complete window is kept, and the same command continues\n");
+  return 1;
+}
+
+}  // namespace
+
+Subcommand add_ingest(CLI::App& program) {
+  CLI::App* app = program.add_subcommand("ingest", "Read documents into a memory file");
+  const auto options = std::make_shared<IngestOptions>();
+  options->model.add_to(*app);
+  app->add_option("--memory", options->memory, "The memory file to make or to add to")->required();
+  app->add_option("documents", options->documents, "Text files (UTF-8); - for standard input")->required();
+  app->add_option("--name", options->name, "What to call the document (default: its file name)");
+  app->add_flag("--plan", options->plan_only, "Only say what would be done");
+  app->add_flag("--quiet", options->quiet, "No plan, no progress");
+  app->add_flag("--json", options->json, "Print one JSON object about what was done");
+  return {app, [options] { return Ingest(*options).run(); }};
+}
+
+}  // namespace memlane

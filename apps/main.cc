@@ -1,0 +1,70 @@
+// The memlane command. Exit codes: 0 done; 1 stopped or failed; 2 something the user can put right.
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <new>
+#include <string>
+
+#include "apps/commands.h"
+#include "kernels/error.h"
+
+namespace memlane {
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kBadInput = 2;
+
+int fail(int code, const std::string& message) {
+  fmt::print(stderr, "memlane: {}\n", message);
+  return code;
+}
+
+/// CLI11's messages on one line, with the way to the help.
+std::string usage_message(const CLI::ParseError& error, const CLI::App& program) {
+  std::string name = "memlane";
+  for (const CLI::App* used : program.get_subcommands()) name += " " + used->get_name();
+  std::string text = error.what();
+  for (char& c : text) {
+    if (c == '\n') c = ' ';
+  }
+  return fmt::format("{} (see {} --help)", text, name);
+}
+
+int run(int argc, char** argv) {
+  CLI::App program("memlane reads documents far longer than a Llama model's context and answers from them.", "memlane");
+  program.set_version_flag("--version", MEMLANE_VERSION);
+  program.require_subcommand(1);
+  program.failure_message(CLI::FailureMessage::simple);
+  const Subcommand commands[] = {add_ingest(program), add_ask(program), add_generate(program), add_logits(program),
+                                 add_info(program)};
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::Success& request) {  // --help, --version
+    return program.exit(request);
+  } catch (const CLI::ParseError& error) {
+    return fail(kBadInput, usage_message(error, program));
+  }
+  for (const Subcommand& command : commands) {
+    if (command.app->parsed()) return command.run();
+  }
+  return kFailed;
+}
+
+}  // namespace
+}  // namespace memlane
+
+int main(int argc, char** argv) {
+  using namespace memlane;
+  try {
+    return run(argc, argv);
+  } catch (const InputError& error) {
+    return fail(kBadInput, error.what());
+  } catch (const Interrupted& error) {
+    return fail(kFailed, error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(kFailed, "out of memory; use a smaller --window, fewer --mem-layers or a smaller --mem-dtype");
+  } catch (const std::exception& error) {
+    return fail(kFailed, fmt::format("internal error, please report it: {}", error.what()));
+  }
+}

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <cstddef>
+#include <optional>
+#include <string>
+
+#include "kernels/exec.h"
+#include "memory/lookup.h"
+#include "memory/memory_file.h"
+#include "runtime/model.h"
+
+namespace memlane {
+
+/// The options of every command that runs a model. What is not given comes from the memory file, if there is one, else from the model.
+struct ModelOptions {
+  std::string model;
+  std::optional<std::string> compute;
+  std::optional<std::string> mem_layers;
+  std::optional<std::size_t> window;
+  std::optional<std::size_t> last_context_length;
+  std::optional<std::string> mem_dtype;
+  std::optional<std::string> index;
+  std::optional<std::string> index_parameters;
+  std::optional<std::size_t> top_k;
+  std::size_t threads = available_threads();
+  std::string instruction_set = name_of(detect_instruction_set());
+
+  void add_to(CLI::App& app);
+  /// Takes what was not given from a memory file.
+  void take_from(const MemoryFileHeader& header);
+
+  CpuExec make_exec() const;
+  MemoryOverrides overrides() const;
+  Lookup lookup() const;
+  std::optional<DType> compute_type() const;
+};
+
+/// "2,5,11"; "none" for none.
+std::string layers_text(const std::vector<int>& layers);
+
+}  // namespace memlane
