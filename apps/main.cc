@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <csignal>
 #include <cstdio>
 #include <new>
 #include <string>
@@ -56,6 +57,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace memlane;
+  std::signal(SIGXFSZ, SIG_IGN);  // writing past a file size limit is then an error like a full disk
   try {
     return run(argc, argv);
   } catch (const InputError& error) {
