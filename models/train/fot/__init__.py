@@ -1,0 +1,1 @@
+"""Training recipe for small Llamas that recall through Focused-Transformer memory layers."""
