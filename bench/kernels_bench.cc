@@ -1,0 +1,173 @@
+// The kernels that a window's time goes to, on every instruction set of this machine, beside the machine's own limits in the same run: the
+// rate of multiply-adds and the bandwidth of reading. build/release/bench/bench_kernels --benchmark_filter=...
+
+#include <benchmark/benchmark.h>
+
+#include <Eigen/Dense>
+#include <random>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/matmul.h"
+#include "kernels/top_k.h"
+
+namespace memlane {
+namespace {
+
+using benchmark::Counter;
+using benchmark::State;
+
+std::vector<float> random_floats(std::size_t count) {
+  std::mt19937 random(7);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  std::vector<float> values(count);
+  for (float& value : values) value = uniform(random);
+  return values;
+}
+
+InstructionSet best_or(int set) { return std::min(static_cast<InstructionSet>(set), detect_instruction_set()); }
+
+void count_flops(State& state, double flops_per_iteration) {
+  state.counters["FLOP/s"] = Counter(flops_per_iteration * static_cast<double>(state.iterations()), Counter::kIsRate);
+}
+
+// ---- Limits of the machine -----------------------------------------------------------------------------------------------------
+
+/// A product that never leaves the first-level cache: what the multiply-add units can do with this code.
+void BM_PeakF32(State& state) {
+  CpuExec exec(available_threads(), best_or(static_cast<int>(state.range(0))));
+  constexpr std::size_t kRows = 112, kDepth = 128, kRepeats = 200;
+  const auto a = random_floats(kRows * kDepth);
+  const auto b = random_floats(kDepth * 32);
+  for (auto _ : state) {
+    exec.pool().run(exec.threads(), [&](std::size_t, std::size_t worker) {
+      auto* c = reinterpret_cast<float*>(exec.worker_scratch(worker, kRows * 32 * sizeof(float)));
+      for (std::size_t i = 0; i < kRepeats; ++i) exec.micro().gemm_f32(kRows, kDepth, a.data(), kDepth, b.data(), c, 32, false);
+      benchmark::DoNotOptimize(c);
+    });
+  }
+  state.SetLabel(exec.micro().name);
+  count_flops(state, 2.0 * kRows * kDepth * 32 * kRepeats * static_cast<double>(exec.threads()));
+}
+BENCHMARK(BM_PeakF32)->DenseRange(0, 3)->UseRealTime();
+
+void BM_ReadBandwidth(State& state) {
+  CpuExec exec;
+  Buffer<std::uint64_t> data = Buffer<std::uint64_t>::zeroed(std::size_t{1} << 27);  // 1 GiB
+  constexpr std::size_t kPiece = std::size_t{1} << 16;
+  for (auto _ : state) {
+    exec.pool().run(data.size() / kPiece, [&](std::size_t item, std::size_t) {
+      std::uint64_t sum = 0;
+      for (std::size_t i = 0; i < kPiece; ++i) sum ^= data.data()[item * kPiece + i];
+      benchmark::DoNotOptimize(sum);
+    });
+  }
+  state.SetBytesProcessed(static_cast<std::int64_t>(data.bytes()) * state.iterations());
+}
+BENCHMARK(BM_ReadBandwidth)->UseRealTime();
+
+// ---- Matrix products -----------------------------------------------------------------------------------------------------------
+
+/// Arguments: rows m, outputs n, inputs k, compute type, instruction set.
+void BM_Matmul(State& state) {
+  const auto m = static_cast<std::size_t>(state.range(0)), n = static_cast<std::size_t>(state.range(1)),
+             k = static_cast<std::size_t>(state.range(2));
+  CpuExec exec(available_threads(), best_or(static_cast<int>(state.range(4))));
+  const auto a = random_floats(m * k);
+  const auto weights = random_floats(n * k);
+  const PackedMatrix w(exec, reinterpret_cast<const std::byte*>(weights.data()), DType::f32, n, k,
+                       state.range(3) == 0 ? DType::f32 : DType::bf16);
+  std::vector<float> c(m * n);
+  for (auto _ : state) matmul(exec, {a.data(), {m, k}}, w, {c.data(), {m, n}});
+  state.SetLabel(exec.micro().name);
+  count_flops(state, 2.0 * static_cast<double>(m * n * k));
+  state.SetBytesProcessed(static_cast<std::int64_t>(w.bytes()) * state.iterations());
+}
+BENCHMARK(BM_Matmul)
+    ->ArgNames({"m", "n", "k", "bf16", "set"})
+    ->ArgsProduct({{2048, 1}, {2048}, {2048}, {0, 1}, {0, 1, 2, 3}})
+    ->ArgsProduct({{2048, 1}, {8640}, {3200}, {0, 1}, {3}})
+    ->UseRealTime();
+
+/// The yardstick: Eigen on one thread (it does not thread without OpenMP).
+void BM_EigenMatmulOneThread(State& state) {
+  using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const Matrix a = Matrix::Random(2048, 2048), w = Matrix::Random(2048, 2048);
+  Matrix c(2048, 2048);
+  for (auto _ : state) c.noalias() = a * w.transpose();
+  count_flops(state, 2.0 * 2048 * 2048 * 2048);
+}
+BENCHMARK(BM_EigenMatmulOneThread)->UseRealTime();
+
+// ---- Attention and search ------------------------------------------------------------------------------------------------------
+
+/// A memory of `entries` bfloat16 entries in blocks of 2048 for each of `kv_heads`.
+struct TestMemory {
+  TestMemory(std::size_t entries, std::size_t kv_heads, std::size_t head_dim) {
+    const std::size_t blocks_per_head = entries / kBlock;
+    const auto row = random_floats(kBlock * head_dim);
+    for (std::size_t i = 0; i < kv_heads * blocks_per_head; ++i) {
+      auto keys = Buffer<BFloat16>::zeroed(key_elements(kBlock, head_dim, DType::bf16));
+      write_keys(keys.data(), 0, row.data(), head_dim, kBlock, head_dim);
+      Buffer<BFloat16> values(kBlock * head_dim);
+      for (std::size_t e = 0; e < values.size(); ++e) values.data()[e] = from_float<BFloat16>(row[e]);
+      blocks.push_back({keys.data(), values.data(), kBlock, DType::bf16});
+      storage.push_back(std::move(keys));
+      storage.push_back(std::move(values));
+    }
+    view = {blocks.data(), {kv_heads, blocks_per_head}};
+  }
+  static constexpr std::size_t kBlock = 2048;
+  std::vector<Buffer<BFloat16>> storage;
+  std::vector<EntryBlock> blocks;
+  View<const EntryBlock, 2> view;
+};
+
+/// Arguments: query tokens, entries, heads, kv heads, head_dim.
+void BM_AttendMemory(State& state) {
+  const auto arg = [&](int i) { return static_cast<std::size_t>(state.range(i)); };
+  CpuExec exec;
+  const TestMemory memory(arg(1), arg(3), arg(4));
+  const auto q = random_floats(arg(0) * arg(2) * arg(4));
+  PartialBuffer buffer;
+  const AttentionPartial out = buffer.get(arg(0), arg(2), arg(4));
+  for (auto _ : state) attend(exec, {q.data(), {arg(0), arg(2), arg(4)}}, memory.view, 0.1F, Visibility::all(), out);
+  count_flops(state, 4.0 * static_cast<double>(arg(0) * arg(1) * arg(2) * arg(4)));
+  state.SetBytesProcessed(static_cast<std::int64_t>(4 * arg(1) * arg(3) * arg(4)) * state.iterations());
+}
+BENCHMARK(BM_AttendMemory)
+    ->ArgNames({"tokens", "entries", "heads", "kv_heads", "head_dim"})
+    ->Args({2048, 32768, 4, 4, 64})
+    ->Args({2048, 32768, 4, 4, 100})
+    ->Args({2048, 32768, 8, 2, 128})
+    ->Args({2048, 32768, 8, 4, 8})
+    ->Args({1, 262144, 12, 12, 64})
+    ->Args({1, 262144, 8, 2, 128})
+    ->UseRealTime();
+
+/// Arguments: query tokens, entries, heads, kv heads, head_dim, k.
+void BM_ExactTopK(State& state) {
+  const auto arg = [&](int i) { return static_cast<std::size_t>(state.range(i)); };
+  CpuExec exec;
+  const TestMemory memory(arg(1), arg(3), arg(4));
+  const auto q = random_floats(arg(0) * arg(2) * arg(4));
+  std::vector<std::int64_t> ids(arg(0) * arg(2) * arg(5));
+  std::vector<float> scores(ids.size());
+  for (auto _ : state) {
+    top_k_scan(exec, {q.data(), {arg(0), arg(2), arg(4)}}, memory.view, {ids.data(), {arg(0), arg(2), arg(5)}},
+               {scores.data(), {arg(0), arg(2), arg(5)}});
+  }
+  count_flops(state, 2.0 * static_cast<double>(arg(0) * arg(1) * arg(2) * arg(4)));
+  state.SetBytesProcessed(static_cast<std::int64_t>(2 * arg(1) * arg(3) * arg(4)) * state.iterations());
+}
+BENCHMARK(BM_ExactTopK)
+    ->ArgNames({"tokens", "entries", "heads", "kv_heads", "head_dim", "k"})
+    ->Args({2048, 32768, 4, 4, 64, 32})
+    ->Args({2048, 32768, 4, 4, 64, 128})
+    ->Args({1, 262144, 12, 12, 64, 128})
+    ->UseRealTime();
+
+}  // namespace
+}  // namespace memlane
+
+BENCHMARK_MAIN();
