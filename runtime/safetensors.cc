@@ -92,6 +92,7 @@ class EntryReader {
     if (list.size() > kMaxRank)
       refuse(fmt::format("expected {} to hold at most {} sizes", key, kMaxRank), std::to_string(list.size()));
     std::vector<std::size_t> result;
+    result.reserve(list.size());
     for (const json& number : list) {
       if (!number.is_number_unsigned()) {
         refuse(fmt::format("expected {} to hold integers that are not negative", key), describe(number));
