@@ -10,6 +10,7 @@
 #include "apps/model_options.h"
 #include "apps/progress.h"
 #include "memory/memory_file_writer.h"
+#include "runtime/cost_estimate.h"
 #include "runtime/resources.h"
 #include "runtime/session.h"
 #include "runtime/stored_memory.h"
@@ -44,6 +45,7 @@ struct Plan {
   std::size_t windows = 0;
   std::uint64_t memory_bytes = 0;  ///< weights, local cache, workspace, the largest document's entries
   std::uint64_t disk_bytes = 0;
+  double seconds = 0;
 };
 
 class Ingest {
@@ -53,7 +55,7 @@ class Ingest {
 
  private:
   void read_documents(const Tokenizer& tokenizer);
-  Plan make_plan(const ModelConfig& config, DType compute, const EntryShape& shape, const Lookup& lookup) const;
+  Plan make_plan(CpuExec& exec, const ModelConfig& config, DType compute, const EntryShape& shape, const Lookup& lookup) const;
   void print_plan(const Plan& plan) const;
   bool ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& lookup, MemoryFileWriter& writer);
   void finish(const Job& job, const DocumentMemory& memory, const Lookup& lookup, MemoryFileWriter& writer) const;
@@ -91,9 +93,10 @@ void match_stored(std::vector<Job>& jobs, const MemoryFile& file) {
   }
 }
 
-Plan Ingest::make_plan(const ModelConfig& config, DType compute, const EntryShape& shape, const Lookup& lookup) const {
+Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, DType compute, const EntryShape& shape, const Lookup& lookup) const {
   Plan plan;
   std::size_t most_entries = 0;
+  ReadingCost cost;
   for (const Job& job : jobs_) {
     const std::size_t tokens = job.document.ids.size();
     plan.tokens += tokens;
@@ -102,6 +105,9 @@ Plan Ingest::make_plan(const ModelConfig& config, DType compute, const EntryShap
     plan.windows += windows_for(left, settings_.window);
     if (left == 0) continue;
     most_entries = std::max(most_entries, tokens);
+    const ReadingCost of_document = reading_cost(config, settings_, job.tokens_done, tokens);
+    cost.matmul_flops += of_document.matmul_flops;
+    cost.scores += of_document.scores;
     const std::size_t whole = left / settings_.window;
     const std::size_t rest = left % settings_.window;
     constexpr std::size_t kRecordBytes = 512;  // headers and padding of a record, generously
@@ -111,6 +117,7 @@ Plan Ingest::make_plan(const ModelConfig& config, DType compute, const EntryShap
   }
   plan.memory_bytes = weight_bytes(config, compute) + Session::bytes(config, settings_, compute, most_entries) +
                       2 * index_bytes(shape, lookup, most_entries);
+  if (cost.matmul_flops > 0) plan.seconds = estimate_seconds(exec, config, compute, cost);
   return plan;
 }
 
@@ -125,8 +132,9 @@ void Ingest::print_plan(const Plan& plan) const {
     fmt::print(stderr, "  {}: {} tokens in {} windows{}\n", job.document.name, count_text(tokens),
                count_text(windows_for(tokens, settings_.window)), state);
   }
-  fmt::print(stderr, "  needs {} of memory ({} free) and {} of disk ({} free)\n", bytes_text(plan.memory_bytes),
-             bytes_text(free_memory()), bytes_text(plan.disk_bytes), bytes_text(free_disk(options_.memory)));
+  fmt::print(stderr, "  needs {} of memory ({} free), {} of disk ({} free) and about {}\n", bytes_text(plan.memory_bytes),
+             bytes_text(free_memory()), bytes_text(plan.disk_bytes), bytes_text(free_disk(options_.memory)),
+             duration_text(plan.seconds));
 }
 
 void Ingest::finish(const Job& job, const DocumentMemory& memory, const Lookup& lookup, MemoryFileWriter& writer) const {
@@ -186,6 +194,7 @@ nlohmann::json Ingest::report(const Plan& plan, bool interrupted) const {
           {"mem_layers", settings_.mem_layers},
           {"planned_memory_bytes", plan.memory_bytes},
           {"planned_disk_bytes", plan.disk_bytes},
+          {"planned_seconds", plan.seconds},
           {"file_bytes", exists ? std::filesystem::file_size(options_.memory, ignored) : 0},
           {"tokens_read", tokens_read_},
           {"seconds", seconds_},
@@ -218,7 +227,7 @@ int Ingest::run() {
   if (writer) match_stored(jobs_, writer->stored());
 
   const DType compute = options_.model.compute_type().value_or(default_compute(Checkpoint::open(options_.model.model)));
-  const Plan plan = make_plan(config, compute, shape, lookup);
+  const Plan plan = make_plan(exec, config, compute, shape, lookup);
   if (!options_.quiet) print_plan(plan);
   const bool something_to_do = plan.tokens_done < plan.tokens || std::any_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return !job.complete; });
   bool interrupted = false;

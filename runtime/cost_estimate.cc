@@ -1,0 +1,78 @@
+#include "runtime/cost_estimate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/entries.h"
+#include "kernels/matmul.h"
+
+namespace memlane {
+
+namespace {
+
+/// Seconds that one call of `work` takes: the least of a few, after one to warm up.
+template <class Work>
+double seconds_of(const Work& work) {
+  double best = 0;
+  for (int round = 0; round < 4; ++round) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (round > 0) best = round == 1 ? seconds : std::min(best, seconds);
+  }
+  return best;
+}
+
+double seconds_per_flop(CpuExec& exec, const ModelConfig& config, DType compute) {
+  const std::size_t m = 256;
+  const std::size_t n = std::min<std::size_t>(config.intermediate_size, 1024);
+  const std::size_t k = std::min<std::size_t>(config.hidden_size, 1024);
+  const std::vector<float> ones(std::max(m, n) * k, 1.0F);
+  const PackedMatrix w(exec, reinterpret_cast<const std::byte*>(ones.data()), DType::f32, n, k, compute);
+  std::vector<float> out(m * n);
+  const double seconds = seconds_of([&] { matmul(exec, {ones.data(), {m, k}}, w, {out.data(), {m, n}}); });
+  return seconds / (2.0 * static_cast<double>(m * n * k));
+}
+
+double seconds_per_score(CpuExec& exec, const ModelConfig& config, DType dtype) {
+  const std::size_t entries = 2048;
+  const std::size_t tokens = 128;
+  const std::size_t d = config.head_dim;
+  const auto keys = Buffer<std::byte>::zeroed(key_elements(entries, d, dtype) * size_of(dtype));
+  const auto values = Buffer<std::byte>::zeroed(entries * d * size_of(dtype));
+  const std::vector<float> queries(tokens * config.num_heads * d, 0.1F);
+  const std::vector<EntryBlock> blocks(config.num_kv_heads, {keys.data(), values.data(), entries, dtype});
+  PartialBuffer buffer;
+  const AttentionPartial out = buffer.get(tokens, config.num_heads, d);
+  const double seconds = seconds_of([&] {
+    attend(exec, {queries.data(), {tokens, config.num_heads, d}}, {blocks.data(), {config.num_kv_heads, 1}}, 0.1F, Visibility::all(), out);
+  });
+  return seconds / static_cast<double>(tokens * config.num_heads * entries);
+}
+
+}  // namespace
+
+ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settings, std::size_t first, std::size_t tokens) {
+  if (settings.mem_layers.empty() || first >= tokens) return {};
+  const auto count = [](std::size_t x) { return static_cast<double>(x); };
+  const double heads = count(config.num_heads);
+  const double kv = 2 * count(config.num_kv_heads * config.head_dim) * count(config.hidden_size);
+  const double layer = 2 * heads * count(config.head_dim * config.hidden_size) + kv + 3 * count(config.hidden_size * config.intermediate_size);
+  const double whole_layers = settings.mem_layers.back();
+  const double attending_layers = count(settings.mem_layers.size() - 1);
+  ReadingCost cost;
+  for (std::size_t begin = first; begin < tokens; begin += settings.window) {
+    const double window = count(std::min(settings.window, tokens - begin));
+    cost.matmul_flops += 2 * window * (whole_layers * layer + kv);
+    cost.scores += heads * window * (whole_layers * window / 2 + attending_layers * count(begin));
+  }
+  return cost;
+}
+
+double estimate_seconds(CpuExec& exec, const ModelConfig& config, DType compute, const ReadingCost& cost) {
+  return cost.matmul_flops * seconds_per_flop(exec, config, compute) + cost.scores * seconds_per_score(exec, config, compute);
+}
+
+}  // namespace memlane
