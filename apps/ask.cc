@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "apps/asked_memory.h"
 #include "apps/commands.h"
+#include "apps/documents.h"
 #include "apps/generation.h"
 #include "apps/interrupt.h"
 #include "apps/model_options.h"
+#include "apps/output.h"
 #include "runtime/session.h"
-#include "runtime/stored_memory.h"
 
 namespace memlane {
 
@@ -21,52 +23,55 @@ struct AskOptions {
   GenerationOptions generation;
 };
 
+/// Says which documents are known in part only.
+void note_incomplete(const MemoryFile& file) {
+  for (const StoredDocument& document : file.documents()) {
+    if (document.complete) continue;
+    fmt::print(stderr, "memlane: {}: only {} of {} tokens of '{}' have been read\n", file.path().string(),
+               document.entries(), document.info.tokens, document.info.name);
+  }
+}
+
 int ask(AskOptions options) {
-  options.generation.check();
-  if (options.question.empty()) input_error("question: expected a text, found nothing");
+  options.generation.sampler.check();
+  require_utf8("question", options.question);
   const MemoryFile file = MemoryFile::open(options.memory);
-  options.model.take_from(file.header());
+  options.model.take_from(file);
   CpuExec exec = options.model.make_exec();
   const Lookup lookup = options.model.lookup();
+  const ModelConfig config = read_model_config(options.model.model);
   const Tokenizer tokenizer = Tokenizer::open(options.model.model);
-  const Model model = load_model(exec, options.model.model, options.model.compute_type());
-  require_vocabulary(tokenizer, model.config, options.model.model);
-  const MemorySettings settings = resolve_memory_settings(model.config, options.model.overrides());
-  // How the question looks memory up is free; how the documents did while they were read is part of the file.
-  MemoryFileHeader asked_for = memory_header(model, tokenizer.fingerprint(), settings, lookup);
-  asked_for.lookup = file.header().lookup;
-  asked_for.top_k = file.header().top_k;
-  asked_for.settings = file.header().settings;
-  require_same_meaning(file, asked_for);
-
-  const auto documents = load_documents(exec, file, lookup);
-  if (documents.empty()) input_error("{}: holds no document yet; ingest one first", options.memory);
-  std::vector<const DocumentMemory*> seen;
-  for (const auto& document : documents) seen.push_back(document.get());
-  for (const StoredDocument& document : file.documents()) {
-    if (!document.complete) {
-      fmt::print(stderr, "memlane: {}: only {} of {} tokens of '{}' have been read\n", options.memory, document.entries(),
-                 document.info.tokens, document.info.name);
-    }
-  }
-
-  Session session(exec, model, settings, lookup, seen);
-  session.set_stop_flag(&interrupt_flag());
+  require_vocabulary(tokenizer, config, options.model.model);
   const std::vector<std::int32_t> ids = tokenizer.encode(options.question, false);
-  const std::size_t entries = session.memory_length();
+  if (ids.empty()) input_error("question: expected a text, found nothing but spaces; ask something");
+  if (!options.model.last_context_length)
+    options.model.last_context_length = std::min(ids.size(), *options.model.window);
+  const MemorySettings settings = options.model.settings(config);
+  const DType compute = options.model.compute_type().value_or(DType::f32);
+  require_room(config, settings, compute, lookup, {ids.size() + options.generation.max_tokens, entries_of(file), 0},
+               "this question", "use a shorter one, or fewer --max-tokens");
+  const Model model = load_model(exec, options.model.model, compute);
+  const AskedMemory memory(exec, file, model, tokenizer.fingerprint(), settings, lookup);
+  note_incomplete(file);
+
+  Session session(exec, model, settings, lookup, memory.seen());
+  session.set_stop_flag(&interrupt_flag());
   const bool json = options.generation.json;
-  const Generated answer = generate(session, model, tokenizer, ids, std::min(ids.size(), settings.window), options.generation, false,
-                                    [&](std::string_view text) { if (!json) print_text(text); });
+  const Generated answer = generate(session, model, tokenizer, ids, settings.last_context_length, options.generation,
+                                    false, [&](std::string_view text) {
+                                      if (!json) print_text(text);
+                                    });
   if (json) {
     nlohmann::json report = to_json(answer, ids.size());
     report["question"] = options.question;
     report["memory"] = options.memory;
-    report["documents"] = documents.size();
-    report["memory_entries"] = entries;
+    report["documents"] = memory.seen().size();
+    report["memory_entries"] = entries_of(file);
     report["lookup"] = lookup.name();
-    print_text(report.dump(2));
+    print_json(report);
+  } else {
+    print_text("\n");
   }
-  print_text("\n");
   return answer.stop == "interrupted" ? 1 : 0;
 }
 

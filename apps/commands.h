@@ -1,12 +1,12 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-
 #include <functional>
 
 namespace memlane {
 
-/// Each adds one subcommand to the program. The returned function runs it once its options are parsed, and returns the exit code.
+/// Each adds one subcommand to the program. The returned function runs it once its options are parsed, and returns the
+/// exit code.
 using Command = std::function<int()>;
 struct Subcommand {
   CLI::App* app;

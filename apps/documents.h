@@ -1,8 +1,10 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "memory/mapped_file.h"
@@ -25,14 +27,33 @@ Document read_document(const std::filesystem::path& path, const std::string& nam
 /// The text of a file, checked: not empty, UTF-8.
 MappedFile open_text(const std::filesystem::path& path);
 
-/// Whitespace-separated token ids. Throws InputError naming file and place.
-std::vector<std::int32_t> read_ids(const std::filesystem::path& path);
+/// Throws InputError, naming the option that the text was given as, if it is not UTF-8.
+void require_utf8(std::string_view option, std::string_view text);
 
-/// Where text from standard input is kept beside a memory file until its document is complete.
-std::filesystem::path spool_path(const std::filesystem::path& memory);
+/// Whitespace-separated token ids, each below vocab_size. Throws InputError naming file and place.
+std::vector<std::int32_t> read_ids(const std::filesystem::path& path, std::size_t vocab_size);
 
-/// Copies standard input to `path`. Throws InputError, and removes the file, if it cannot be written whole; refuses to overwrite a file
-/// with another text, since nobody could give that text again.
-void spool_standard_input(const std::filesystem::path& path);
+/// Text from standard input, kept in a file beside the memory file until its document is complete: nobody could give it
+/// again.
+class Spool {
+ public:
+  explicit Spool(const std::filesystem::path& memory) : path_(memory.string() + ".stdin") {}
+  /// Removes the file if this run made it and has not begun to read it into memory.
+  ~Spool();
+  Spool(const Spool&) = delete;
+  Spool& operator=(const Spool&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  /// Copies standard input to the file. A file that an unfinished run left is kept if it holds the same text, so that
+  /// the same command continues; otherwise throws InputError. Throws Interrupted when `stop` is set.
+  void read_standard_input(const std::atomic<bool>& stop);
+  /// From here on the file outlives failures.
+  void keep() { made_ = false; }
+  void remove() noexcept;
+
+ private:
+  std::filesystem::path path_;
+  bool made_ = false;
+};
 
 }  // namespace memlane

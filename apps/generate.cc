@@ -7,10 +7,9 @@
 #include "apps/generation.h"
 #include "apps/interrupt.h"
 #include "apps/model_options.h"
+#include "apps/output.h"
 #include "apps/progress.h"
-#include "runtime/resources.h"
 #include "runtime/session.h"
-#include "runtime/utf8.h"
 #include "runtime/window_plan.h"
 
 namespace memlane {
@@ -27,15 +26,14 @@ struct GenerateOptions {
 
 /// The file's text followed by the prompt, as one text.
 std::string whole_prompt(const GenerateOptions& options) {
+  require_utf8("--prompt", options.prompt);
   std::string text;
   if (options.file) text = open_text(*options.file).text();
-  text += options.prompt;
-  if (const auto at = first_invalid_utf8(text)) input_error("--prompt: expected UTF-8 text, found an invalid byte at offset {}", *at);
-  return text;
+  return text + options.prompt;
 }
 
 int generate_text(const GenerateOptions& options) {
-  options.generation.check();
+  options.generation.sampler.check();
   CpuExec exec = options.model.make_exec();
   const Lookup lookup = options.model.lookup();
   const Tokenizer tokenizer = Tokenizer::open(options.model.model);
@@ -44,12 +42,12 @@ int generate_text(const GenerateOptions& options) {
 
   const ModelConfig config = read_model_config(options.model.model);
   require_vocabulary(tokenizer, config, options.model.model);
-  const MemorySettings settings = resolve_memory_settings(config, options.model.overrides());
+  const MemorySettings settings = options.model.settings(config);
   const DType compute = options.model.compute_type().value_or(default_compute(Checkpoint::open(options.model.model)));
-  const EntryShape shape = entry_shape(config, settings);
-  if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, shape.head_dim);
-  require_memory(weight_bytes(config, compute) + Session::bytes(config, settings, compute, ids.size() + options.generation.max_tokens),
-                 fmt::format("a prompt of {} tokens", ids.size()), "use a shorter one, fewer --mem-layers or a smaller --window");
+  if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, config.head_dim);  // refused before any work
+  require_room(config, settings, compute, lookup, {ids.size() + options.generation.max_tokens, 0, 0},
+               fmt::format("a prompt of {} tokens and {} more", ids.size(), options.generation.max_tokens),
+               "use a shorter one, fewer --max-tokens or --mem-layers, or a smaller --window");
   const Model model = load_model(exec, options.model.model, compute);
   Session session(exec, model, settings, lookup);
   session.set_stop_flag(&interrupt_flag());
@@ -57,9 +55,11 @@ int generate_text(const GenerateOptions& options) {
   const bool is_long = ids.size() > settings.window;
   if (is_long && !options.quiet) {
     const WindowPlan plan = plan_windows(ids.size(), settings.window, settings.last_context_length);
-    fmt::print(stderr, "{} tokens: {} windows of {} into memory (layers {}), the last {} stay local\n", count_text(ids.size()),
-               plan.prefix.size(), settings.window, layers_text(settings.mem_layers), plan.tail.size());
-    if (settings.mem_layers.empty()) fmt::print(stderr, "no memory layers: only the last {} tokens are seen\n", plan.tail.size());
+    fmt::print(stderr, "{} tokens: {} windows of {} into memory (layers {}), the last {} stay local\n",
+               count_text(ids.size()), plan.prefix.size(), settings.window, layers_text(settings.mem_layers),
+               plan.tail.size());
+    if (settings.mem_layers.empty())
+      fmt::print(stderr, "no memory layers: only the last {} tokens are seen\n", plan.tail.size());
   }
   std::optional<Progress> progress;
   if (is_long) progress.emplace("prompt", 0, ids.size(), !options.quiet);
@@ -70,14 +70,17 @@ int generate_text(const GenerateOptions& options) {
   });
 
   const bool json = options.generation.json;
-  const Generated result = generate(session, model, tokenizer, ids, settings.last_context_length, options.generation, text.empty(),
-                                    [&](std::string_view piece) { if (!json) print_text(piece); });
+  const Generated result = generate(session, model, tokenizer, ids, settings.last_context_length, options.generation,
+                                    text.empty(), [&](std::string_view piece) {
+                                      if (!json) print_text(piece);
+                                    });
   if (json) {
     nlohmann::json report = to_json(result, ids.size());
     report["memory_entries"] = session.memory_length();
-    print_text(report.dump(2));
+    print_json(report);
+  } else {
+    print_text("\n");
   }
-  print_text("\n");
   return result.stop == "interrupted" ? 1 : 0;
 }
 

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
+#include <limits>
 
+#include "apps/count_option.h"
 #include "apps/interrupt.h"
 
 namespace memlane {
@@ -14,29 +15,28 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 void add_sampler_options(CLI::App& app, SamplerOptions& options) {
-  app.add_option("--temperature", options.temperature, "0 for the most likely token each time; larger values vary more")->capture_default_str();
-  app.add_option("--sample-top-k", options.top_k, "Sample from the so many most likely tokens; 0 for all")->capture_default_str();
-  app.add_option("--top-p", options.top_p, "Sample from the most likely tokens that together have this probability")->capture_default_str();
-  app.add_option("--repetition-penalty", options.repetition_penalty, "Above 1: tokens that occurred become less likely")->capture_default_str();
-  app.add_option("--seed", options.seed, "Same seed, same text")->capture_default_str();
+  app.add_option("--temperature", options.temperature, "0 for the most likely token each time; larger values vary more")
+      ->capture_default_str();
+  add_count(app, "--sample-top-k", options.top_k, "Sample from the so many most likely tokens; 0 for all");
+  app.add_option("--top-p", options.top_p, "Sample from the most likely tokens that together have this probability")
+      ->capture_default_str();
+  app.add_option("--repetition-penalty", options.repetition_penalty, "Above 1: tokens that occurred become less likely")
+      ->capture_default_str();
+  add_count(app, "--seed", options.seed, "Same seed, same text", {.most = std::numeric_limits<std::size_t>::max()});
 }
 
 }  // namespace
 
 void GenerationOptions::add_to(CLI::App& app) {
-  app.add_option("--max-tokens", max_tokens, "Tokens to generate at most")->capture_default_str();
+  add_count(app, "--max-tokens", max_tokens, "Tokens to generate at most", {.least = 1});
   app.add_flag("--ignore-eos", ignore_eos, "Go on after the end-of-text token");
   add_sampler_options(app, sampler);
   app.add_flag("--json", json, "Print one JSON object instead of text");
 }
 
-void GenerationOptions::check() const {
-  sampler.check();
-  if (max_tokens == 0) input_error("--max-tokens 0: expected at least 1 token");
-}
-
-Generated generate(Session& session, const Model& model, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
-                   std::size_t last_context_length, const GenerationOptions& options, bool at_start_of_text,
+Generated generate(Session& session, const Model& model, const Tokenizer& tokenizer,
+                   std::span<const std::int32_t> prompt, std::size_t last_context_length,
+                   const GenerationOptions& options, bool at_start_of_text,
                    const std::function<void(std::string_view)>& emit) {
   const std::atomic<bool>& interrupted = interrupt_flag();
   const std::vector<int>& eos = model.config.eos_token_ids;
@@ -88,15 +88,11 @@ nlohmann::json to_json(const Generated& generated, std::size_t prompt_tokens) {
           {"generation_seconds", generated.seconds}};
 }
 
-void print_text(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
-
 void require_vocabulary(const Tokenizer& tokenizer, const ModelConfig& config, const std::string& model) {
   if (tokenizer.size() > config.vocab_size) {
-    input_error("{}: tokenizer.model has {} pieces, config.json says vocab_size {}; use the tokenizer that came with the model",
-                model, tokenizer.size(), config.vocab_size);
+    input_error(
+        "{}: tokenizer.model has {} pieces, config.json says vocab_size {}; use the tokenizer that came with the model",
+        model, tokenizer.size(), config.vocab_size);
   }
 }
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-
 #include <cstdint>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -24,7 +23,6 @@ struct GenerationOptions {
   bool json = false;
 
   void add_to(CLI::App& app);
-  void check() const;
 };
 
 struct Generated {
@@ -37,15 +35,13 @@ struct Generated {
 
 /// Calls the session with the prompt, then generates. Text goes to `emit` as soon as its characters are complete.
 /// last_context_length: of the prompt's call. at_start_of_text: the generated text begins a text of its own.
-Generated generate(Session& session, const Model& model, const Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
-                   std::size_t last_context_length, const GenerationOptions& options, bool at_start_of_text,
+Generated generate(Session& session, const Model& model, const Tokenizer& tokenizer,
+                   std::span<const std::int32_t> prompt, std::size_t last_context_length,
+                   const GenerationOptions& options, bool at_start_of_text,
                    const std::function<void(std::string_view)>& emit);
 
 /// What a script reads about a generation.
 nlohmann::json to_json(const Generated& generated, std::size_t prompt_tokens);
-
-/// Writes to standard output and flushes.
-void print_text(std::string_view text);
 
 /// Throws InputError if the tokenizer has ids that the model does not.
 void require_vocabulary(const Tokenizer& tokenizer, const ModelConfig& config, const std::string& model);

@@ -4,7 +4,7 @@
 
 #include "apps/commands.h"
 #include "apps/model_options.h"
-#include "apps/progress.h"
+#include "apps/output.h"
 #include "memory/memory_file.h"
 #include "runtime/model.h"
 #include "runtime/resources.h"
@@ -90,29 +90,34 @@ nlohmann::json describe_memory(const std::string& path) {
 }
 
 /// One "key: value" line each; what is in bytes is said in bytes that people read.
-void print_lines(const nlohmann::json& info, const std::string& indent) {
+std::string lines_of(const nlohmann::json& info, const std::string& indent) {
+  std::string lines;
   for (const auto& [key, value] : info.items()) {
-    const bool in_bytes = key == "bytes" || (key.size() > 6 && key.ends_with("_bytes"));
+    const bool in_bytes = key == "bytes" || key.ends_with("_bytes");
     if (value.is_array() && !value.empty() && value.front().is_object()) {
       for (const auto& each : value) {
-        fmt::print("{}document {}\n", indent, each.at("id").get<int>());
-        print_lines(each, indent + "  ");
+        lines += fmt::format("{}document {}\n", indent, each.at("id").get<int>()) + lines_of(each, indent + "  ");
       }
     } else if (in_bytes) {
-      fmt::print("{}{}: {}\n", indent, key, bytes_text(value.get<std::uint64_t>()));
+      lines += fmt::format("{}{}: {}\n", indent, key, bytes_text(value.get<std::uint64_t>()));
     } else {
-      fmt::print("{}{}: {}\n", indent, key, value.is_string() ? value.get<std::string>() : value.dump());
+      lines += fmt::format("{}{}: {}\n", indent, key, value.is_string() ? value.get<std::string>() : value.dump());
     }
   }
+  return lines;
 }
 
 int show_info(const InfoOptions& options) {
   std::error_code ignored;
-  const nlohmann::json info = std::filesystem::is_directory(options.path, ignored) ? describe_model(options.path) : describe_memory(options.path);
+  if (!std::filesystem::exists(options.path, ignored)) {
+    input_error("{}: expected a model folder or a memory file, found nothing; check the path", options.path);
+  }
+  const nlohmann::json info = std::filesystem::is_directory(options.path, ignored) ? describe_model(options.path)
+                                                                                   : describe_memory(options.path);
   if (options.json) {
-    fmt::print("{}\n", info.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    print_json(info);
   } else {
-    print_lines(info, "");
+    print_text(lines_of(info, ""));
   }
   return 0;
 }

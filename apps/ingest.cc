@@ -8,6 +8,7 @@
 #include "apps/generation.h"
 #include "apps/interrupt.h"
 #include "apps/model_options.h"
+#include "apps/output.h"
 #include "apps/progress.h"
 #include "memory/memory_file_writer.h"
 #include "runtime/cost_estimate.h"
@@ -36,6 +37,7 @@ struct Job {
   std::optional<std::uint32_t> stored;  ///< its id, if the file has it already
   bool complete = false;
   std::size_t tokens_done = 0;
+  bool spooled = false;  ///< its text came from standard input
 };
 
 /// What a run will take.
@@ -50,18 +52,24 @@ struct Plan {
 
 class Ingest {
  public:
-  explicit Ingest(IngestOptions options) : options_(std::move(options)) {}
+  explicit Ingest(IngestOptions options) : options_(std::move(options)), spool_(options_.memory) {}
   int run();
 
  private:
   void read_documents(const Tokenizer& tokenizer);
-  Plan make_plan(CpuExec& exec, const ModelConfig& config, DType compute, const EntryShape& shape, const Lookup& lookup) const;
+  void require_same_settings(const ModelConfig& config, DType compute, const Tokenizer& tokenizer,
+                             const Lookup& lookup) const;
+  Plan make_plan(CpuExec& exec, const ModelConfig& config, DType compute, const EntryShape& shape,
+                 const Lookup& lookup) const;
   void print_plan(const Plan& plan) const;
   bool ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& lookup, MemoryFileWriter& writer);
+  bool ingest_all(CpuExec& exec, const Model& model, const std::string& tokenizer_fingerprint, const Lookup& lookup);
   void finish(const Job& job, const DocumentMemory& memory, const Lookup& lookup, MemoryFileWriter& writer) const;
   nlohmann::json report(const Plan& plan, bool interrupted) const;
 
   IngestOptions options_;
+  Spool spool_;
+  std::optional<MemoryFileWriter> writer_;
   MemorySettings settings_;
   std::vector<Job> jobs_;
   std::size_t tokens_read_ = 0;
@@ -69,15 +77,25 @@ class Ingest {
 };
 
 void Ingest::read_documents(const Tokenizer& tokenizer) {
-  if (options_.name && options_.documents.size() != 1) input_error("--name {}: names one document, {} are given", *options_.name, options_.documents.size());
-  for (const std::string& given : options_.documents) {
-    const bool standard_input = given == "-";
-    const std::filesystem::path path = standard_input ? spool_path(options_.memory) : std::filesystem::path(given);
-    if (standard_input) spool_standard_input(path);
-    const bool spooled = path == spool_path(options_.memory);
-    Job job{read_document(path, options_.name.value_or(spooled ? "stdin" : path.filename().string()), tokenizer), {}, false, 0};
-    const auto same_text = [&](const Job& other) { return other.document.text_fingerprint == job.document.text_fingerprint; };
-    if (std::none_of(jobs_.begin(), jobs_.end(), same_text)) jobs_.push_back(std::move(job));
+  const auto& given = options_.documents;
+  if (options_.name && given.size() != 1)
+    input_error("--name {}: expected one document to name, found {}", *options_.name, given.size());
+  if (std::count(given.begin(), given.end(), "-") > 1) input_error("-: expected standard input once, found it twice");
+  for (const std::string& document : given) {
+    if (document == "-") spool_.read_standard_input(interrupt_flag());
+    std::error_code ignored;
+    const std::filesystem::path path = document == "-" ? spool_.path() : std::filesystem::path(document);
+    const bool spooled = std::filesystem::equivalent(path, spool_.path(), ignored);
+    const std::string name = options_.name.value_or(spooled ? "stdin" : path.filename().string());
+    Job job{.document = read_document(path, name, tokenizer), .stored = {}, .spooled = spooled};
+    const auto same = std::find_if(jobs_.begin(), jobs_.end(), [&](const Job& other) {
+      return other.document.text_fingerprint == job.document.text_fingerprint;
+    });
+    if (same == jobs_.end()) {
+      jobs_.push_back(std::move(job));
+    } else {
+      same->spooled = same->spooled || spooled;
+    }
   }
 }
 
@@ -85,7 +103,9 @@ void Ingest::read_documents(const Tokenizer& tokenizer) {
 void match_stored(std::vector<Job>& jobs, const MemoryFile& file) {
   for (Job& job : jobs) {
     for (const StoredDocument& stored : file.documents()) {
-      if (stored.info.text_fingerprint != job.document.text_fingerprint || stored.info.tokens != job.document.ids.size()) continue;
+      if (stored.info.text_fingerprint != job.document.text_fingerprint ||
+          stored.info.tokens != job.document.ids.size())
+        continue;
       job.stored = stored.info.id;
       job.complete = stored.complete;
       job.tokens_done = stored.entries();
@@ -93,7 +113,19 @@ void match_stored(std::vector<Job>& jobs, const MemoryFile& file) {
   }
 }
 
-Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, DType compute, const EntryShape& shape, const Lookup& lookup) const {
+/// What can be told without the weights: a file is not added to, or called complete, with other settings than it was
+/// made with.
+void Ingest::require_same_settings(const ModelConfig& config, DType compute, const Tokenizer& tokenizer,
+                                   const Lookup& lookup) const {
+  const MemoryFile& file = writer_->stored();
+  Model model{.folder = options_.model.model, .config = config, .checkpoint = Checkpoint::open(options_.model.model)};
+  model.compute = compute;
+  model.fingerprint = file.header().model_fingerprint;
+  require_same_meaning(file, memory_header(model, tokenizer.fingerprint(), settings_, lookup));
+}
+
+Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, DType compute, const EntryShape& shape,
+                       const Lookup& lookup) const {
   Plan plan;
   std::size_t most_entries = 0;
   ReadingCost cost;
@@ -111,9 +143,10 @@ Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, DType compute, 
     const std::size_t whole = left / settings_.window;
     const std::size_t rest = left % settings_.window;
     constexpr std::size_t kRecordBytes = 512;  // headers and padding of a record, generously
-    plan.disk_bytes += whole * (shape.segment_bytes(settings_.window) + settings_.window * sizeof(std::int32_t) + kRecordBytes) +
-                       (rest > 0 ? shape.segment_bytes(rest) + rest * sizeof(std::int32_t) + kRecordBytes : 0) +
-                       index_bytes(shape, lookup, tokens) + 8 * kRecordBytes;
+    plan.disk_bytes +=
+        whole * (shape.segment_bytes(settings_.window) + settings_.window * sizeof(std::int32_t) + kRecordBytes) +
+        (rest > 0 ? shape.segment_bytes(rest) + rest * sizeof(std::int32_t) + kRecordBytes : 0) +
+        index_bytes(shape, lookup, tokens) + 8 * kRecordBytes;
   }
   plan.memory_bytes = weight_bytes(config, compute) + Session::bytes(config, settings_, compute, most_entries) +
                       2 * index_bytes(shape, lookup, most_entries);
@@ -122,22 +155,24 @@ Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, DType compute, 
 }
 
 void Ingest::print_plan(const Plan& plan) const {
-  fmt::print(stderr, "{}: {} layers of memory ({}), windows of {} tokens\n", options_.memory, settings_.mem_layers.size(),
-             layers_text(settings_.mem_layers), settings_.window);
+  fmt::print(stderr, "{}: {} layers of memory ({}), windows of {} tokens\n", options_.memory,
+             settings_.mem_layers.size(), layers_text(settings_.mem_layers), settings_.window);
   for (const Job& job : jobs_) {
     const std::size_t tokens = job.document.ids.size();
-    const std::string state = job.complete              ? ", in memory already"
-                              : job.tokens_done > 0 ? fmt::format(", {} of them in memory already", count_text(job.tokens_done))
-                                                    : "";
+    const std::string state = job.complete ? ", in memory already"
+                              : job.tokens_done > 0
+                                  ? fmt::format(", {} of them in memory already", count_text(job.tokens_done))
+                                  : "";
     fmt::print(stderr, "  {}: {} tokens in {} windows{}\n", job.document.name, count_text(tokens),
                count_text(windows_for(tokens, settings_.window)), state);
   }
-  fmt::print(stderr, "  needs {} of memory ({} free), {} of disk ({} free) and about {}\n", bytes_text(plan.memory_bytes),
-             bytes_text(free_memory()), bytes_text(plan.disk_bytes), bytes_text(free_disk(options_.memory)),
-             duration_text(plan.seconds));
+  fmt::print(stderr, "  needs {} of memory ({} free), {} of disk ({} free) and about {}\n",
+             bytes_text(plan.memory_bytes), bytes_text(free_memory()), bytes_text(plan.disk_bytes),
+             bytes_text(free_disk(options_.memory)), duration_text(plan.seconds));
 }
 
-void Ingest::finish(const Job& job, const DocumentMemory& memory, const Lookup& lookup, MemoryFileWriter& writer) const {
+void Ingest::finish(const Job& job, const DocumentMemory& memory, const Lookup& lookup,
+                    MemoryFileWriter& writer) const {
   if (lookup.kind != Lookup::Kind::faiss || memory.indexed_entries() == 0) return;
   writer.store_indexes(*job.stored, memory.indexed_entries(), memory.save_indexes());
 }
@@ -148,7 +183,8 @@ bool Ingest::ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& l
   Session session(exec, model, settings_, lookup);
   session.set_stop_flag(&interrupt_flag());
   if (!job.stored) {
-    job.stored = writer.begin_document({0, document.name, document.text_fingerprint, document.text_bytes, document.ids.size()});
+    job.stored =
+        writer.begin_document({0, document.name, document.text_fingerprint, document.text_bytes, document.ids.size()});
   } else if (job.tokens_done > 0) {
     session.own_memory() = load_document(exec, writer.stored(), writer.stored().documents()[*job.stored], lookup);
   }
@@ -172,9 +208,33 @@ bool Ingest::ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& l
   if (stopped) return false;
   writer.end_document(*job.stored);
   job.complete = true;
-  std::error_code ignored;
-  if (document.path == spool_path(options_.memory)) std::filesystem::remove(document.path, ignored);
   return true;
+}
+
+/// Returns false if it was stopped.
+bool Ingest::ingest_all(CpuExec& exec, const Model& model, const std::string& tokenizer_fingerprint,
+                        const Lookup& lookup) {
+  const MemoryFileHeader header = memory_header(model, tokenizer_fingerprint, settings_, lookup);
+  if (writer_) {
+    require_same_meaning(writer_->stored(), header);
+  } else {
+    writer_.emplace(MemoryFileWriter::create(options_.memory, header));
+  }
+  spool_.keep();
+  bool stopped = false;
+  try {
+    for (Job& job : jobs_) {
+      if (!job.complete && !ingest(job, exec, model, lookup, *writer_)) {
+        stopped = true;
+        break;
+      }
+    }
+  } catch (...) {
+    writer_->discard_if_empty();
+    throw;
+  }
+  if (stopped) writer_->discard_if_empty();
+  return !stopped;
 }
 
 nlohmann::json Ingest::report(const Plan& plan, bool interrupted) const {
@@ -205,62 +265,53 @@ nlohmann::json Ingest::report(const Plan& plan, bool interrupted) const {
 int Ingest::run() {
   interrupt_flag();
   std::error_code ignored;
-  const bool exists = std::filesystem::exists(options_.memory, ignored);
-  std::optional<MemoryFileWriter> writer;
-  if (exists) {
-    writer.emplace(MemoryFileWriter::append_to(options_.memory));
-    options_.model.take_from(writer->stored().header());
+  if (std::filesystem::exists(options_.memory, ignored)) {
+    writer_.emplace(MemoryFileWriter::append_to(options_.memory));
+    options_.model.take_from(writer_->stored());
   }
   CpuExec exec = options_.model.make_exec();
   const Lookup lookup = options_.model.lookup();
   const ModelConfig config = read_model_config(options_.model.model);
-  settings_ = resolve_memory_settings(config, options_.model.overrides());
+  settings_ = options_.model.settings(config);
   if (settings_.mem_layers.empty()) {
-    input_error("{}: no memory layers, so nothing would be remembered; choose some with --mem-layers, for example {}",
-                options_.model.model, config.num_layers / 2);
+    input_error(
+        "{}: expected memory layers, found none, so nothing would be remembered; choose some with --mem-layers, for "
+        "example {}",
+        options_.model.model, config.num_layers / 2);
   }
   const EntryShape shape = entry_shape(config, settings_);
   if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, shape.head_dim);  // refused before any work
   const Tokenizer tokenizer = Tokenizer::open(options_.model.model);
   require_vocabulary(tokenizer, config, options_.model.model);
-  read_documents(tokenizer);
-  if (writer) match_stored(jobs_, writer->stored());
-
   const DType compute = options_.model.compute_type().value_or(default_compute(Checkpoint::open(options_.model.model)));
+  if (writer_) require_same_settings(config, compute, tokenizer, lookup);
+  read_documents(tokenizer);
+  if (writer_) match_stored(jobs_, writer_->stored());
+
   const Plan plan = make_plan(exec, config, compute, shape, lookup);
   if (!options_.quiet) print_plan(plan);
-  const bool something_to_do = plan.tokens_done < plan.tokens || std::any_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return !job.complete; });
+  const bool something_to_do = std::any_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return !job.complete; });
   bool interrupted = false;
   if (something_to_do) {
-    require_memory(plan.memory_bytes, "reading these documents", "use fewer --mem-layers, a smaller --mem-dtype or a smaller --window");
+    require_memory(plan.memory_bytes, "reading these documents",
+                   "use fewer --mem-layers, a smaller --mem-dtype or a smaller --window");
     require_disk(plan.disk_bytes, options_.memory, "the memory");
-  }
-  if (something_to_do && !options_.plan_only) {
-    const Model model = load_model(exec, options_.model.model, compute);
-    const MemoryFileHeader header = memory_header(model, tokenizer.fingerprint(), settings_, lookup);
-    if (writer) {
-      require_same_meaning(writer->stored(), header);
-    } else {
-      writer.emplace(MemoryFileWriter::create(options_.memory, header));
+    if (!options_.plan_only) {
+      const Model model = load_model(exec, options_.model.model, compute);
+      interrupted = !ingest_all(exec, model, tokenizer.fingerprint(), lookup);
     }
-    try {
-      for (Job& job : jobs_) {
-        if (job.complete) continue;
-        interrupted = !ingest(job, exec, model, lookup, *writer);
-        if (interrupted) break;
-      }
-    } catch (...) {
-      writer->discard_if_empty();
-      throw;
-    }
-    if (interrupted) writer->discard_if_empty();
   }
-  if (options_.json) fmt::print("{}\n", report(plan, interrupted).dump(2));
+  const auto kept_spool = [](const Job& job) { return job.spooled && !job.complete; };
+  const bool keeps_spool = std::any_of(jobs_.begin(), jobs_.end(), kept_spool);
+  const bool used_spool = std::any_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return job.spooled; });
+  if (used_spool && !keeps_spool) spool_.remove();
+  if (options_.json) print_json(report(plan, interrupted));
   if (!interrupted) return 0;
-  for (const Job& job : jobs_) {
-    if (job.document.path == spool_path(options_.memory) && !job.complete) {
-      fmt::print(stderr, "memlane: the text from standard input is kept in {}; continue with it as the document\n", job.document.path.string());
-    }
+  if (keeps_spool) {
+    fmt::print(stderr,
+               "memlane: the text from standard input is kept in {} until it is read; give it again, or that file as "
+               "the document\n",
+               spool_.path().string());
   }
   fmt::print(stderr, "memlane: stopped; every complete window is kept, and the same command continues\n");
   return 1;

@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <iostream>
 #include <new>
 #include <string>
+#include <vector>
 
 #include "apps/commands.h"
 #include "kernels/error.h"
@@ -16,20 +19,27 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kBadInput = 2;
 
+/// A name in a message may hold anything; control characters would break the line or drive the terminal.
+std::string one_line(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
+  return text;
+}
+
 int fail(int code, const std::string& message) {
-  fmt::print(stderr, "memlane: {}\n", message);
+  fmt::print(stderr, "memlane: {}\n", one_line(message));
   return code;
 }
 
-/// CLI11's messages on one line, with the way to the help.
+/// CLI11's messages, with the way to the help.
 std::string usage_message(const CLI::ParseError& error, const CLI::App& program) {
   std::string name = "memlane";
   for (const CLI::App* used : program.get_subcommands()) name += " " + used->get_name();
-  std::string text = error.what();
-  for (char& c : text) {
-    if (c == '\n') c = ' ';
+  const std::vector<std::string> unknown = program.remaining();
+  if (program.get_subcommands().empty() && !unknown.empty()) {
+    return fmt::format("{}: expected ingest, ask, generate, logits or info (see memlane --help)", unknown.front());
   }
-  return fmt::format("{} (see {} --help)", text, name);
+  return fmt::format("{} (see {} --help)", error.what(), name);
 }
 
 int run(int argc, char** argv) {
@@ -42,7 +52,10 @@ int run(int argc, char** argv) {
   try {
     program.parse(argc, argv);
   } catch (const CLI::Success& request) {  // --help, --version
-    return program.exit(request);
+    program.exit(request);
+    std::cout.flush();
+    if (!std::cout) input_error("standard output: cannot write");
+    return 0;
   } catch (const CLI::ParseError& error) {
     return fail(kBadInput, usage_message(error, program));
   }

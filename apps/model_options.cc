@@ -3,6 +3,12 @@
 #include <fmt/ranges.h>
 
 #include <charconv>
+#include <system_error>
+
+#include "apps/count_option.h"
+#include "runtime/resources.h"
+#include "runtime/session.h"
+#include "runtime/stored_memory.h"
 
 namespace memlane {
 
@@ -12,13 +18,14 @@ DType dtype_named(const std::string& flag, const std::string& name, bool with_f1
   if (name == "float32" || name == "f32") return DType::f32;
   if (name == "bfloat16" || name == "bf16") return DType::bf16;
   if (with_f16 && (name == "float16" || name == "f16")) return DType::f16;
-  input_error("{} {}: expected float32, bfloat16{} (or f32, bf16{})", flag, name, with_f16 ? ", float16" : "", with_f16 ? ", f16" : "");
+  input_error("{} {}: expected float32, bfloat16{} (or f32, bf16{})", flag, name, with_f16 ? ", float16" : "",
+              with_f16 ? ", f16" : "");
 }
 
 std::vector<int> parse_layers(const std::string& text) {
   std::vector<int> layers;
   if (text == "none") return layers;
-  for (const char* at = text.data(), *const end = at + text.size();; ++at) {
+  for (const char *at = text.data(), *const end = at + text.size();; ++at) {
     int layer = 0;
     const auto [stop, error] = std::from_chars(at, end, layer);
     if (error != std::errc() || layer < 0 || (stop != end && *stop != ',')) {
@@ -33,22 +40,33 @@ std::vector<int> parse_layers(const std::string& text) {
 }  // namespace
 
 void ModelOptions::add_to(CLI::App& app) {
-  app.add_option("--model", model, "Folder of a Hugging Face Llama or LongLLaMA: config.json, model.safetensors, tokenizer.model")
+  app.add_option("--model", model,
+                 "Folder of a Hugging Face Llama or LongLLaMA: config.json, model.safetensors, tokenizer.model")
       ->required();
-  app.add_option("--compute", compute, "Type to compute in: float32 or bfloat16 (default: as the checkpoint; float16 computes in bfloat16)");
-  app.add_option("--mem-layers", mem_layers, "Layers that attend to memory, such as 2,3, or none (default: as the model's config says)");
-  app.add_option("--window", window, "Tokens in a window (default: as the model's config says)");
-  app.add_option("--last-context-length", last_context_length, "Tokens at the end of a prompt that stay out of memory (default: as the model's config says)");
-  app.add_option("--mem-dtype", mem_dtype, "Type of stored keys and values: bfloat16, float16 or float32 (default: as the model's config says)");
-  app.add_option("--index,--lookup", index, "How memory is looked up: dense (every entry), exact (the best of a full scan), or a FAISS index such as Flat, IVF256,Flat or HNSW32 (default: dense)");
+  app.add_option("--compute", compute,
+                 "Type to compute in: float32 or bfloat16 (default: as the checkpoint; float16 computes in bfloat16)");
+  app.add_option("--mem-layers", mem_layers,
+                 "Layers that attend to memory, such as 2,3, or none (default: as the model's config says)");
+  add_count(app, "--window", window, "Tokens in a window (default: as the model's config says)");
+  add_count(app, "--last-context-length", last_context_length,
+            "Tokens at the end of a prompt that stay out of memory (default: as the model's config says)");
+  app.add_option("--mem-dtype", mem_dtype,
+                 "Type of stored keys and values: bfloat16, float16 or float32 (default: as the model's config says)");
+  app.add_option("--index,--lookup", index,
+                 "How memory is looked up: dense (every entry), exact (the best of a full scan), or a FAISS index such "
+                 "as Flat, IVF256,Flat or HNSW32 (default: dense)");
   app.add_option("--index-parameters", index_parameters, "FAISS search parameters, such as nprobe=32 or efSearch=128");
-  app.add_option("--top-k", top_k, "Entries that each query attends to unless the lookup is dense (default: 128)");
-  app.add_option("--threads", threads, "Threads to run on")->capture_default_str();
-  app.add_option("--instruction-set", instruction_set, "portable, avx2, avx512 or avx512-bf16; the default is the best of this machine")
+  add_count(app, "--top-k", top_k, "Entries that each query attends to unless the lookup is dense (default: 128)",
+            {.least = 1});
+  add_count(app, "--threads", threads, "Threads to run on", {.least = 1, .most = 4096});
+  app.add_option("--instruction-set", instruction_set,
+                 "portable, avx2, avx512 or avx512-bf16; the default is the best of this machine")
       ->capture_default_str();
 }
 
-void ModelOptions::take_from(const MemoryFileHeader& header) {
+void ModelOptions::take_from(const MemoryFile& file) {
+  const MemoryFileHeader& header = file.header();
+  memory_ = file.path().string();
   if (!compute) compute = header.compute;
   if (!mem_layers) mem_layers = layers_text(header.shape.layers);
   if (!window) window = header.window;
@@ -62,27 +80,44 @@ void ModelOptions::take_from(const MemoryFileHeader& header) {
 }
 
 CpuExec ModelOptions::make_exec() const {
-  constexpr std::size_t kMostThreads = 4096;
-  if (threads < 1 || threads > kMostThreads) input_error("--threads {}: expected 1 ... {}", threads, kMostThreads);
-  return CpuExec(threads, instruction_set_named(instruction_set.c_str()));
+  const InstructionSet set = instruction_set_named(instruction_set.c_str());
+  try {
+    return CpuExec(threads, set);
+  } catch (const std::system_error& error) {
+    input_error("--threads {}: the system does not start so many threads ({}); use fewer", threads, error.what());
+  }
 }
 
-MemoryOverrides ModelOptions::overrides() const {
+MemorySettings ModelOptions::settings(const ModelConfig& config) const {
   MemoryOverrides result;
   if (mem_layers) result.mem_layers = parse_layers(*mem_layers);
   result.window = window;
   result.last_context_length = last_context_length;
   if (mem_dtype) result.mem_dtype = dtype_named("--mem-dtype", *mem_dtype, true);
-  return result;
+  try {
+    return resolve_memory_settings(config, result);
+  } catch (const InputError& error) {
+    if (memory_.empty()) throw;
+    input_error(
+        "{}: this memory was made with another model or other settings: {}; use those of the file, or ingest into a "
+        "new file",
+        memory_, error.what());
+  }
 }
 
 Lookup ModelOptions::lookup() const {
   Lookup result = Lookup::named(index.value_or("dense"));
   if (top_k) result.top_k = *top_k;
   if (index_parameters) result.parameters = *index_parameters;
-  if (result.top_k == 0) input_error("--top-k 0: expected at least 1 entry");
+  if (result.kind == Lookup::Kind::dense && top_k) {
+    input_error(
+        "--top-k {}: expected none, since the lookup dense attends to every entry; choose --index exact or a FAISS "
+        "index",
+        *top_k);
+  }
   if (result.kind != Lookup::Kind::faiss && !result.parameters.empty()) {
-    input_error("--index-parameters {}: only a FAISS index takes parameters, the lookup is {}", result.parameters, result.name());
+    input_error("--index-parameters {}: expected none, since only a FAISS index takes parameters; the lookup is {}",
+                result.parameters, result.name());
   }
   return result;
 }
@@ -92,6 +127,16 @@ std::optional<DType> ModelOptions::compute_type() const {
   return dtype_named("--compute", *compute, false);
 }
 
-std::string layers_text(const std::vector<int>& layers) { return layers.empty() ? "none" : fmt::format("{}", fmt::join(layers, ",")); }
+void require_room(const ModelConfig& config, const MemorySettings& settings, DType compute, const Lookup& lookup,
+                  const Load& load, std::string_view what, std::string_view advice) {
+  const std::size_t indexes = index_bytes(entry_shape(config, settings), lookup, load.tokens + load.stored_tokens);
+  require_memory(weight_bytes(config, compute) + Session::bytes(config, settings, compute, load.tokens) + indexes +
+                     load.other_bytes,
+                 what, advice);
+}
+
+std::string layers_text(const std::vector<int>& layers) {
+  return layers.empty() ? "none" : fmt::format("{}", fmt::join(layers, ","));
+}
 
 }  // namespace memlane

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -13,7 +12,8 @@
 
 namespace memlane {
 
-/// The options of every command that runs a model. What is not given comes from the memory file, if there is one, else from the model.
+/// The options of every command that runs a model. What is not given comes from the memory file, if there is one, else
+/// from the model.
 struct ModelOptions {
   std::string model;
   std::optional<std::string> compute;
@@ -29,13 +29,28 @@ struct ModelOptions {
 
   void add_to(CLI::App& app);
   /// Takes what was not given from a memory file.
-  void take_from(const MemoryFileHeader& header);
+  void take_from(const MemoryFile& file);
 
   CpuExec make_exec() const;
-  MemoryOverrides overrides() const;
+  /// Throws InputError if the options, or the memory file that they come from, do not fit the model.
+  MemorySettings settings(const ModelConfig& config) const;
   Lookup lookup() const;
   std::optional<DType> compute_type() const;
+
+ private:
+  std::string memory_;  ///< the memory file that options were taken from
 };
+
+/// What a run is going to take.
+struct Load {
+  std::size_t tokens = 0;         ///< that a session reads or generates
+  std::size_t stored_tokens = 0;  ///< in a memory file; only their key indexes take memory
+  std::size_t other_bytes = 0;
+};
+
+/// Throws InputError if weights, session and indexes do not fit in memory. what, advice: as for require_memory().
+void require_room(const ModelConfig& config, const MemorySettings& settings, DType compute, const Lookup& lookup,
+                  const Load& load, std::string_view what, std::string_view advice);
 
 /// "2,5,11"; "none" for none.
 std::string layers_text(const std::vector<int>& layers);

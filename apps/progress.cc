@@ -41,15 +41,18 @@ Progress::~Progress() {
   if (drawn_ && on_terminal_) std::fputc('\n', stderr);
 }
 
-double Progress::seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+double Progress::seconds() const {
+  return std::chrono::duration<double>(Clock::now() - start_).count();
+}
 
 std::string Progress::line(std::size_t done) const {
   const double rate = static_cast<double>(done - first_) / std::max(seconds(), 1e-9);
   const std::size_t filled = kBarWidth * done / std::max<std::size_t>(total_, 1);
   const double left = rate > 0 ? static_cast<double>(total_ - done) / rate : 0;
   return fmt::format("{} [{}{}] {:3}%  {} of {} tokens  {} tokens/s  {} left", label_, std::string(filled, '#'),
-                     std::string(kBarWidth - filled, '.'), 100 * done / std::max<std::size_t>(total_, 1), count_text(done),
-                     count_text(total_), count_text(static_cast<std::size_t>(rate)), duration_text(left));
+                     std::string(kBarWidth - filled, '.'), 100 * done / std::max<std::size_t>(total_, 1),
+                     count_text(done), count_text(total_), count_text(static_cast<std::size_t>(rate)),
+                     duration_text(left));
 }
 
 void Progress::update(std::size_t done) {

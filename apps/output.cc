@@ -1,0 +1,23 @@
+#include "apps/output.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "kernels/error.h"
+
+namespace memlane {
+
+void print_text(std::string_view text) {
+  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+  if (!written || std::fflush(stdout) != 0) {
+    input_error("standard output: cannot write: {}; send it to another place and run the command again",
+                std::strerror(errno));
+  }
+}
+
+void print_json(const nlohmann::json& object) {
+  print_text(object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace memlane

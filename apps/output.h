@@ -1,0 +1,15 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+namespace memlane {
+
+/// Writes to standard output and flushes. Throws InputError if that fails: a full disk must not look like success.
+void print_text(std::string_view text);
+
+/// One JSON object, indented, and the end of its line. Bytes that are not UTF-8 (a file's name may have them) become
+/// U+FFFD.
+void print_json(const nlohmann::json& object);
+
+}  // namespace memlane
