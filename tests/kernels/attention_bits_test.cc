@@ -1,0 +1,155 @@
+// What attention promises to the last bit: threads, batches, splits, merges.
+
+#include "kernels/attention.h"
+#include "kernels/top_k.h"
+#include "tests/kernels/kernel_fixture.h"
+
+namespace memlane::testing {
+namespace {
+
+constexpr std::size_t kThreads[] = {1, 2, 3, 5};
+constexpr std::size_t kHeadDim = 20;
+constexpr float kScale = 0.22F;
+
+View<const float, 3> view_of(const std::vector<float>& queries, std::size_t heads) {
+  return {queries.data(), {queries.size() / heads / kHeadDim, heads, kHeadDim}};
+}
+
+OwnedPartial attend_to(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks,
+                       Visibility visibility = Visibility::all()) {
+  OwnedPartial partial(queries.extent(0), queries.extent(1), kHeadDim);
+  attend(exec, queries, blocks, kScale, visibility, partial.view());
+  return partial;
+}
+
+/// Token `token` of a partial.
+OwnedPartial one_token(const OwnedPartial& whole, std::size_t token) {
+  OwnedPartial one(1, whole.heads, whole.head_dim);
+  std::copy_n(whole.sum.begin() + static_cast<std::ptrdiff_t>(token * one.sum.size()), one.sum.size(), one.sum.begin());
+  std::copy_n(whole.max.begin() + static_cast<std::ptrdiff_t>(token * one.max.size()), one.max.size(), one.max.begin());
+  std::copy_n(whole.weight.begin() + static_cast<std::ptrdiff_t>(token * one.weight.size()), one.weight.size(),
+              one.weight.begin());
+  return one;
+}
+
+class AttendBits : public KernelTest {
+ protected:
+  reference::Random random_{11};
+};
+
+// With 4 kv heads and one token there are 4 pieces of work: one thread takes them whole, more threads split them by
+// blocks.
+TEST_P(AttendBits, AreTheSameForAnyNumberOfThreadsSplitOrNot) {
+  for (const std::size_t tokens : {1, 2, 57, 200}) {
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+      const RandomEntries entries(random_, 4, kHeadDim, {64, 130, 0, 1, 33, 300}, dtype);
+      const std::vector<float> queries = random_.floats(tokens * 8 * kHeadDim, 3);
+      CpuExec one(1, GetParam());
+      const OwnedPartial expected = attend_to(one, view_of(queries, 8), entries.blocks());
+      for (const std::size_t threads : kThreads) {
+        CpuExec exec(threads, GetParam());
+        EXPECT_TRUE(attend_to(exec, view_of(queries, 8), entries.blocks()).same_bits_as(expected))
+            << tokens << " tokens, " << threads << " threads";
+      }
+    }
+  }
+}
+
+TEST_P(AttendBits, AreTheSameForAQueryAloneAndInABatch) {
+  const RandomEntries entries(random_, 2, kHeadDim, {64, 130, 33}, DType::bf16);
+  const std::vector<float> queries = random_.floats(70 * 8 * kHeadDim, 3);
+  CpuExec exec(2, GetParam());
+  const OwnedPartial batch = attend_to(exec, view_of(queries, 8), entries.blocks());
+  for (std::size_t token = 0; token < 70; token += 23) {
+    EXPECT_TRUE(attend_to(exec, view_of(queries, 8).slice(token, token + 1), entries.blocks())
+                    .same_bits_as(one_token(batch, token)));
+  }
+}
+
+// Prefill sees later entries in the same storage; a decode step has only those before it.
+TEST_P(AttendBits, AreTheSameDecodedAndPrefilled) {
+  constexpr std::size_t kTokens = 290, kPast = 7;
+  const RandomEntries entries(random_, 2, kHeadDim, {kPast + kTokens}, DType::f32);
+  const std::vector<float> queries = random_.floats(kTokens * 4 * kHeadDim, 3);
+  CpuExec exec(2, GetParam());
+  const OwnedPartial prefill = attend_to(exec, view_of(queries, 4), entries.blocks(), Visibility::causal_from(kPast));
+  for (std::size_t token = 0; token < kTokens; ++token) {
+    std::vector<EntryBlock> blocks(entries.blocks().data(), entries.blocks().data() + 2);
+    for (EntryBlock& block : blocks) block.count = kPast + token + 1;
+    const OwnedPartial decoded = attend_to(exec, view_of(queries, 4).slice(token, token + 1), {blocks.data(), {2, 1}},
+                                           Visibility::causal_from(kPast + token));
+    ASSERT_TRUE(decoded.same_bits_as(one_token(prefill, token))) << "token " << token;
+  }
+}
+
+TEST_P(AttendBits, OfMergedPartsAreThoseOfTheWhole) {
+  const std::vector<float> queries = random_.floats(6 * 4 * kHeadDim, 3);
+  const RandomEntries entries(random_, 2, kHeadDim, {40, 0, 129, 17}, DType::f16);
+  CpuExec exec(3, GetParam());
+  const OwnedPartial whole = attend_to(exec, view_of(queries, 4), entries.blocks());
+  OwnedPartial merged = attend_to(exec, view_of(queries, 4), {nullptr, {2, 0}});
+  for (std::size_t part = 0; part < 4; ++part) {
+    const std::vector<EntryBlock> blocks = {entries.blocks()[0][part], entries.blocks()[1][part]};
+    OwnedPartial one = attend_to(exec, view_of(queries, 4), {blocks.data(), {2, 1}});
+    merge(exec, merged.view(), one.view());
+  }
+  EXPECT_TRUE(merged.same_bits_as(whole));
+}
+
+TEST_P(AttendBits, OfAPartialStayWhenNothingIsMergedIn) {
+  const std::vector<float> queries = random_.floats(6 * 4 * kHeadDim, 3);
+  const RandomEntries entries(random_, 2, kHeadDim, {40}, DType::f32);
+  CpuExec exec(2, GetParam());
+  const OwnedPartial whole = attend_to(exec, view_of(queries, 4), entries.blocks());
+  OwnedPartial nothing = attend_to(exec, view_of(queries, 4), {nullptr, {2, 0}});
+  OwnedPartial merged = whole;
+  merge(exec, merged.view(), nothing.view());
+  EXPECT_TRUE(merged.same_bits_as(whole));
+  merge(exec, nothing.view(), merged.view());
+  EXPECT_TRUE(nothing.same_bits_as(whole));
+}
+
+TEST_P(AttendBits, MergeInAnyOrderWithinTolerance) {
+  const std::vector<float> queries = random_.floats(5 * 2 * kHeadDim, 30);  // scores of tens: maxima differ
+  const RandomEntries a(random_, 2, kHeadDim, {70}, DType::f32), b(random_, 2, kHeadDim, {50}, DType::f32);
+  CpuExec exec(2, GetParam());
+  OwnedPartial ab = attend_to(exec, view_of(queries, 2), a.blocks()),
+               ba = attend_to(exec, view_of(queries, 2), b.blocks());
+  OwnedPartial a_only = ab, b_only = ba;
+  merge(exec, ab.view(), b_only.view());
+  merge(exec, ba.view(), a_only.view());
+  for (std::size_t i = 0; i < ab.sum.size(); ++i) EXPECT_NEAR(ab.sum[i], ba.sum[i], 1e-5);
+  for (std::size_t i = 0; i < ab.max.size(); ++i) EXPECT_EQ(ab.max[i], ba.max[i]);
+}
+
+TEST_P(AttendBits, OfSearchAndSelectedAttentionDoNotDependOnThreads) {
+  constexpr std::size_t kTop = 9;
+  const RandomEntries entries(random_, 2, kHeadDim, {64, 130, 5, 200}, DType::bf16);
+  for (const std::size_t tokens : {1, 90}) {
+    const std::vector<float> queries = random_.floats(tokens * 4 * kHeadDim, 3);
+    std::vector<std::int64_t> first_ids;
+    OwnedPartial first(tokens, 4, kHeadDim);
+    for (const std::size_t threads : kThreads) {
+      CpuExec exec(threads, GetParam());
+      std::vector<std::int64_t> ids(tokens * 4 * kTop);
+      std::vector<float> scores(ids.size());
+      OwnedPartial partial(tokens, 4, kHeadDim);
+      top_k_scan(exec, view_of(queries, 4), entries.blocks(), {ids.data(), {tokens, 4, kTop}},
+                 {scores.data(), {tokens, 4, kTop}});
+      attend_selected(exec, view_of(queries, 4), entries.blocks(),
+                      View<const std::int64_t, 3>(ids.data(), {tokens, 4, kTop}),
+                      View<const float, 3>(scores.data(), {tokens, 4, kTop}), kScale, partial.view());
+      if (threads == 1) {
+        first_ids = ids;
+        first = partial;
+      }
+      EXPECT_EQ(ids, first_ids) << threads << " threads";
+      EXPECT_TRUE(partial.same_bits_as(first)) << threads << " threads";
+    }
+  }
+}
+
+MEMLANE_ON_EVERY_INSTRUCTION_SET(AttendBits);
+
+}  // namespace
+}  // namespace memlane::testing

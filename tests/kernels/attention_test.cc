@@ -1,0 +1,214 @@
+// Partial attention against the reference: shapes, types, visibility, extreme scores.
+
+#include "kernels/attention.h"
+
+#include "tests/kernels/kernel_fixture.h"
+
+namespace memlane::testing {
+namespace {
+
+constexpr DType kTypes[] = {DType::f32, DType::f16, DType::bf16};
+
+struct Shape {
+  std::size_t tokens, kv_heads, group, head_dim;
+  std::vector<std::size_t> counts;  // entries of each block
+  DType dtype = DType::f32;
+  double key_amplitude = 1;
+  Visibility visibility = Visibility::all();
+};
+
+/// How far float scores may be from true ones, given what they sum up; errors of weights and of the output follow from
+/// it.
+double score_error(const reference::Row& query, const reference::Entries& entries, double scale) {
+  double magnitude = 0;
+  for (const reference::Row& key : entries.keys)
+    magnitude = std::max(magnitude, reference::dot_of_magnitudes(query, key));
+  return static_cast<double>(query.size() + 4) * 0x1p-24 * scale * magnitude;
+}
+
+/// Attends and returns the largest error of the outputs relative to the largest value; expects every part of the
+/// partials within bounds.
+double attend_and_compare(CpuExec& exec, reference::Random& random, const Shape& shape) {
+  const std::size_t heads = shape.kv_heads * shape.group;
+  const RandomEntries entries(random, shape.kv_heads, shape.head_dim, shape.counts, shape.dtype, shape.key_amplitude);
+  const std::vector<float> queries = random.floats(shape.tokens * heads * shape.head_dim, 2);
+  const float scale = 1.0F / std::sqrt(static_cast<float>(shape.head_dim));
+  OwnedPartial partial(shape.tokens, heads, shape.head_dim);
+  attend(exec, View<const float, 3>(queries.data(), {shape.tokens, heads, shape.head_dim}), entries.blocks(), scale,
+         shape.visibility, partial.view());
+  std::vector<float> out(queries.size(), NAN);
+  finish(exec, partial.view(), {out.data(), {shape.tokens, heads, shape.head_dim}});
+
+  double worst = 0;
+  for (std::size_t row = 0; row < shape.tokens * heads; ++row) {
+    const reference::Row query = row_of(queries.data() + row * shape.head_dim, shape.head_dim);
+    const reference::Entries& all = entries.truth(row % heads / shape.group);
+    const std::size_t seen =
+        shape.visibility.causal ? shape.visibility.first_position + row / heads + 1 : all.keys.size();
+    const reference::Entries visible = all.first(std::min(seen, all.keys.size()));
+    const reference::Partial truth = reference::partial_attention(query, visible, scale);
+    const double slack = score_error(query, visible, scale);
+    EXPECT_NEAR(partial.max[row], truth.max, slack + 1e-30);
+    const double weight = partial.weight[row] * std::exp(partial.max[row] - truth.max);
+    EXPECT_NEAR(weight / truth.weight, 1, 2 * slack + 2e-6);
+    for (std::size_t d = 0; d < shape.head_dim; ++d) {
+      const double error = std::abs(out[row * shape.head_dim + d] - truth.output()[d]);
+      EXPECT_LE(error, 4 * slack + 2e-6) << "row " << row << ", element " << d;
+      if (!(error <= worst)) worst = error;
+    }
+  }
+  return worst;
+}
+
+using Attend = KernelTest;
+
+TEST_P(Attend, EqualsTheReferenceForEveryHeadSizeGroupAndType) {
+  reference::Random random(1);
+  double worst = 0;
+  for (const std::size_t head_dim : {2, 8, 30, 64, 80, 100, 128, 160}) {
+    for (const std::size_t group : {1, 2, 4, 8}) {
+      for (const DType dtype : kTypes) {
+        SCOPED_TRACE(::testing::Message() << "head_dim " << head_dim << ", group " << group << ", " << name_of(dtype));
+        CpuExec exec(2, GetParam());
+        const std::size_t tokens = random.size(1, 9);
+        worst = std::max(
+            worst, attend_and_compare(
+                       exec, random, {tokens, 2, group, head_dim, {random.size(1, 70), 0, random.size(1, 40)}, dtype}));
+        ASSERT_FALSE(HasFailure());
+      }
+    }
+  }
+  RecordProperty("largest_error", std::to_string(worst));
+}
+
+TEST_P(Attend, EqualsTheReferenceOverRaggedBlocks) {
+  reference::Random random(2);
+  CpuExec exec(3, GetParam());
+  const std::vector<std::vector<std::size_t>> cases = {
+      {1}, {31}, {32}, {33}, {127}, {128}, {129}, {257}, {1, 1, 1}, {128, 128}, {200, 3, 65, 1, 32}};
+  for (const auto& counts : cases) {
+    attend_and_compare(exec, random, {3, 2, 2, 24, counts, DType::f32});
+    attend_and_compare(exec, random, {120, 1, 1, 10, counts, DType::bf16});
+    ASSERT_FALSE(HasFailure()) << "first block of " << counts.front();
+  }
+}
+
+TEST_P(Attend, IsCausalFromAnyOffset) {
+  reference::Random random(3);
+  CpuExec exec(2, GetParam());
+  for (const std::size_t first : {0, 1, 30, 31, 32, 127, 128, 200}) {
+    for (const std::size_t tokens : {1, 2, 33, 130}) {
+      Shape shape{tokens, 2, 2, 16, {first + tokens}, DType::f32};
+      shape.visibility = Visibility::causal_from(first);
+      attend_and_compare(exec, random, shape);
+      ASSERT_FALSE(HasFailure()) << tokens << " tokens from " << first;
+    }
+  }
+}
+
+TEST_P(Attend, EqualsTheReferenceForRandomShapes) {
+  reference::Random random(4);
+  for (int round = 0; round < 30; ++round) {
+    Shape shape{random.size(1, 40), random.size(1, 4), random.size(1, 5), 2 * random.size(1, 40), {},
+                kTypes[round % 3]};
+    shape.counts.push_back(shape.tokens + random.size(0, 90));
+    if (round % 2 == 0) {
+      shape.visibility = Visibility::causal_from(shape.counts.front() - shape.tokens);
+    } else {
+      for (std::size_t block = random.size(0, 4); block > 0; --block) shape.counts.push_back(random.size(0, 150));
+    }
+    CpuExec exec(random.size(1, 5), GetParam());
+    attend_and_compare(exec, random, shape);
+    ASSERT_FALSE(HasFailure()) << "round " << round;
+  }
+}
+
+// Scores of hundreds make one weight nearly 1 and underflow the others; scores near zero make all weights equal.
+TEST_P(Attend, StandsVeryLargeAndVerySmallScores) {
+  reference::Random random(5);
+  CpuExec exec(2, GetParam());
+  for (const double amplitude : {1e-30, 1e-6, 20.0, 200.0, 5000.0}) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      Shape shape{5, 2, 2, 64, {150, 40}, dtype};
+      shape.key_amplitude = amplitude;
+      attend_and_compare(exec, random, shape);
+      ASSERT_FALSE(HasFailure()) << "amplitude " << amplitude;
+    }
+  }
+}
+
+// Rising scores change the maximum at every tile, falling ones never.
+TEST_P(Attend, RescalesWhenLaterTilesHaveLargerScores) {
+  constexpr std::size_t kCount = 700, kHeadDim = 2;
+  for (const double slope : {0.25, -0.25}) {
+    std::vector<float> keys(kCount * kHeadDim, 0.0F), values(kCount * kHeadDim, 1.0F);
+    reference::Entries truth;
+    for (std::size_t i = 0; i < kCount; ++i) {
+      keys[i * kHeadDim] = static_cast<float>(slope * static_cast<double>(i));
+      values[i * kHeadDim] = static_cast<float>(i);
+      truth.add(row_of(&keys[i * kHeadDim], kHeadDim), row_of(&values[i * kHeadDim], kHeadDim));
+    }
+    std::vector<float> panels(key_elements(kCount, kHeadDim, DType::f32));
+    write_keys(panels.data(), 0, keys.data(), kHeadDim, kCount, kHeadDim);
+    const EntryBlock block{panels.data(), values.data(), kCount, DType::f32};
+    const std::vector<float> query = {1, 0};
+    CpuExec exec(1, GetParam());
+    OwnedPartial partial(1, 1, kHeadDim);
+    attend(exec, View<const float, 3>(query.data(), {1, 1, kHeadDim}), {&block, {1, 1}}, 1, Visibility::all(),
+           partial.view());
+    const reference::Row expected = reference::partial_attention({1, 0}, truth, 1).output();
+    EXPECT_NEAR(partial.sum[0] / partial.weight[0], expected[0], 1e-3);
+    EXPECT_NEAR(partial.sum[1] / partial.weight[0], 1, 1e-5);
+  }
+}
+
+// One entry with score 0 and one with score x: the second one's weight is exp(x), as the kernel computes it.
+TEST_P(Attend, ComputesExpWithinTwoUnitsInTheLastPlace) {
+  double worst = 0;
+  for (double x = -86.9; x < 0; x += 0.0137) {
+    const std::vector<float> keys = {0.0F, static_cast<float>(x)}, values = {0.0F, 1.0F}, query = {1.0F};
+    std::vector<float> panels(key_elements(2, 1, DType::f32));
+    write_keys(panels.data(), 0, keys.data(), 1, 2, 1);
+    const EntryBlock block{panels.data(), values.data(), 2, DType::f32};
+    CpuExec exec(1, GetParam());
+    OwnedPartial partial(1, 1, 1);
+    attend(exec, View<const float, 3>(query.data(), {1, 1, 1}), {&block, {1, 1}}, 1, Visibility::all(), partial.view());
+    const double expected = std::exp(static_cast<double>(keys[1]));
+    worst = std::max(worst, std::abs(partial.sum[0] - expected) / std::ldexp(1.0, std::ilogb(expected) - 23));
+  }
+  EXPECT_LE(worst, 2.0);
+  RecordProperty("largest_error_in_ulp", std::to_string(worst));
+}
+
+TEST_P(Attend, OverNothingIsAnEmptyPartial) {
+  reference::Random random(6);
+  CpuExec exec(2, GetParam());
+  const std::vector<float> queries = random.floats(3 * 2 * 8);
+  for (const std::vector<std::size_t>& counts : {std::vector<std::size_t>{}, {0}, {0, 0}}) {
+    const RandomEntries entries(random, 1, 8, counts, DType::f32);
+    OwnedPartial partial(3, 2, 8);
+    attend(exec, View<const float, 3>(queries.data(), {3, 2, 8}), entries.blocks(), 1, Visibility::all(),
+           partial.view());
+    EXPECT_EQ(partial.sum, std::vector<float>(48, 0.0F));
+    EXPECT_EQ(partial.weight, std::vector<float>(6, 0.0F));
+    EXPECT_EQ(partial.max, std::vector<float>(6, -std::numeric_limits<float>::infinity()));
+  }
+}
+
+TEST_P(Attend, RefusesWhatItsContractExcludes) {
+  reference::Random random(7);
+  CpuExec exec(1, GetParam());
+  const std::vector<float> queries(3 * 8);
+  const View<const float, 3> view(queries.data(), {1, 3, 8});
+  OwnedPartial partial(1, 3, 8), other(1, 3, 6);
+  const RandomEntries two_heads(random, 2, 8, {4}, DType::f32), two_blocks(random, 1, 8, {4, 4}, DType::f32);
+  EXPECT_THROW(attend(exec, view, two_heads.blocks(), 1, Visibility::all(), partial.view()), std::logic_error);
+  EXPECT_THROW(attend(exec, view, two_blocks.blocks(), 1, Visibility::causal_from(0), partial.view()),
+               std::logic_error);
+  EXPECT_THROW(attend(exec, view, two_blocks.blocks(), 1, Visibility::all(), other.view()), std::logic_error);
+}
+
+MEMLANE_ON_EVERY_INSTRUCTION_SET(Attend);
+
+}  // namespace
+}  // namespace memlane::testing
