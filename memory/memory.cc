@@ -45,7 +45,7 @@ View<const EntryBlock, 2> Memory::blocks(std::size_t layer_slot) {
 }
 
 void Memory::attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale, AttentionPartial out) {
-  MEMLANE_EXPECTS(!empty());
+  MEMLANE_EXPECTS(!empty() && !queries.empty());
   if (lookup_.kind == Lookup::Kind::dense) {
     return memlane::attend(exec, queries, blocks(layer_slot), scale, Visibility::all(), out);
   }
@@ -97,7 +97,7 @@ void Memory::attend_top_k(CpuExec& exec, std::size_t layer_slot, View<const floa
 }
 
 void Memory::propose(CpuExec& exec, const DocumentMemory& document, std::size_t layer_slot, View<const float, 3> queries,
-                     View<std::int64_t, 3> ids, View<float, 3> scores) {
+                     View<std::int64_t, 3> ids, View<float, 3> scores) const {
   if (document.entries() == 0) {
     std::fill_n(ids.data(), ids.size(), -1);
     return;

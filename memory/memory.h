@@ -29,7 +29,7 @@ class Memory {
   View<const EntryBlock, 2> blocks(std::size_t layer_slot);
   void attend_top_k(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale, AttentionPartial out);
   void propose(CpuExec& exec, const DocumentMemory& document, std::size_t layer_slot, View<const float, 3> queries,
-               View<std::int64_t, 3> ids, View<float, 3> scores);
+               View<std::int64_t, 3> ids, View<float, 3> scores) const;
 
   EntryShape shape_;
   Lookup lookup_;

@@ -29,7 +29,7 @@ static_assert(std::endian::native == std::endian::little, "memory files are mapp
 inline constexpr std::uint32_t kVersion = 1;
 inline constexpr std::size_t kAlignment = 64;  // of records and their parts; what Segment needs
 inline constexpr std::size_t kBlock = 4096;    // of the header and the commit slots: each has a disk block to itself
-inline constexpr std::size_t kLargestHeader = 256 * 1024;
+inline constexpr std::size_t kLargestHeader = std::size_t{256} << 10;
 inline constexpr std::size_t kLongestName = 4096;
 
 constexpr std::uint64_t round_up(std::uint64_t bytes, std::uint64_t unit) {

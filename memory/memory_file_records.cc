@@ -15,7 +15,7 @@ namespace memlane::format {
 namespace {
 
 /// Below this, starting threads costs more than they save.
-constexpr std::uint64_t kBytesPerThread = 16 * 1024 * 1024;
+constexpr std::uint64_t kBytesPerThread = std::uint64_t{16} << 20;
 constexpr std::uint64_t kMostThreads = 8;
 
 std::string at(const RecordView& record) {

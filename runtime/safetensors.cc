@@ -133,6 +133,7 @@ class EntryReader {
 void check_layout(const std::filesystem::path& path, std::span<const std::byte> data,
                   const std::map<std::string, StoredTensor, std::less<>>& tensors) {
   std::vector<const StoredTensor*> in_order;
+  in_order.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) in_order.push_back(&tensor);
   std::sort(in_order.begin(), in_order.end(), [](const StoredTensor* a, const StoredTensor* b) {
     return std::pair(a->bytes.data(), a->bytes.size()) < std::pair(b->bytes.data(), b->bytes.size());
