@@ -1,5 +1,6 @@
 // The only file that knows FAISS.
 #include <faiss/AutoTune.h>
+#include <faiss/IVFlib.h>
 #include <faiss/IndexFlat.h>
 #include <faiss/IndexIVF.h>
 #include <faiss/IndexIVFPQ.h>
@@ -58,17 +59,23 @@ std::size_t centroids(const faiss::Index& index) {
 
 /// The lists to search in by default in an IVF index: FAISS's own default, one, finds next to nothing.
 constexpr std::size_t kDefaultProbes = 16;
+constexpr std::size_t kMostProbes = 1U << 30;
 
 class FaissIndex : public KeyIndex {
  public:
   FaissIndex(std::unique_ptr<faiss::Index> index, const Lookup& lookup) : index_(std::move(index)) {
-    if (auto* ivf = dynamic_cast<faiss::IndexIVF*>(index_.get())) ivf->nprobe = std::min(kDefaultProbes, ivf->nlist);
+    faiss::IndexIVF* ivf = faiss::ivflib::try_extract_index_ivf(index_.get());
+    if (ivf != nullptr && ivf->nlist == 0) input_error("index '{}': expected at least one list", lookup.factory);
+    if (ivf != nullptr) ivf->nprobe = std::min(kDefaultProbes, ivf->nlist);
     if (lookup.parameters.empty()) return;
     try {
       faiss::ParameterSpace().set_index_parameters(index_.get(), lookup.parameters.c_str());
     } catch (const std::exception& error) {
       input_error("index parameters '{}': FAISS does not take them for '{}' ({}); use for example nprobe=16 or efSearch=64",
                   lookup.parameters, lookup.factory, reason(error));
+    }
+    if (ivf != nullptr && (ivf->nprobe < 1 || ivf->nprobe > kMostProbes)) {  // a negative number comes out as a huge one
+      input_error("index parameters '{}': expected nprobe from 1 to {}", lookup.parameters, kMostProbes);
     }
   }
 
