@@ -1,0 +1,132 @@
+#include "memory/document_memory.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/reference/random_memory.h"
+
+namespace memlane {
+namespace {
+
+Lookup lookup_named(std::string_view name, std::string parameters = "") {
+  Lookup lookup = Lookup::named(name);
+  lookup.parameters = std::move(parameters);
+  return lookup;
+}
+
+const EntryShape kShape{{1, 3}, 2, 8, DType::bf16};
+
+std::vector<std::span<const std::byte>> spans_of(const std::vector<std::vector<std::byte>>& saved) {
+  return {saved.begin(), saved.end()};
+}
+
+TEST(DocumentMemory, KeepsEveryWindowInOrder) {
+  reference::Random random(1);
+  reference::RandomDocument document(kShape, Lookup{});
+  for (const std::size_t count : {5, 64, 1, 33}) document.append(random, count);
+  EXPECT_EQ(document.memory().entries(), 103U);
+  for (std::size_t slot = 0; slot < 2; ++slot) {
+    for (std::size_t head = 0; head < 2; ++head) {
+      const auto blocks = document.memory().blocks(slot)[head];
+      ASSERT_EQ(blocks.size(), 4U);
+      std::size_t entry = 0;
+      for (const EntryBlock& block : blocks.flat()) {
+        for (std::size_t i = 0; i < block.count; ++i, ++entry) {
+          float key[8];
+          read_key(block, i, 8, key);
+          EXPECT_EQ(reference::Row(key, key + 8), document.truth(slot, head).keys[entry]);
+        }
+      }
+      EXPECT_EQ(entry, 103U);
+    }
+  }
+}
+
+TEST(DocumentMemory, IsEmptyBeforeTheFirstWindow) {
+  const DocumentMemory memory(kShape, Lookup{});
+  EXPECT_EQ(memory.entries(), 0U);
+  EXPECT_EQ(memory.blocks(1).size(), 0U);
+  EXPECT_TRUE(memory.save_indexes().empty());
+}
+
+TEST(DocumentMemory, HasNoIndexForDenseAndExactLookup) {
+  reference::Random random(2);
+  CpuExec exec(2);
+  for (const char* name : {"dense", "exact"}) {
+    reference::RandomDocument document(kShape, lookup_named(name));
+    document.append(random, 9);
+    document.memory().update_indexes(exec);
+    EXPECT_EQ(document.memory().index(0, 0), nullptr);
+    EXPECT_EQ(document.memory().indexed_entries(), 0U);
+  }
+}
+
+TEST(DocumentMemory, IndexesCountOnlyOnceTheyHoldEveryEntry) {
+  reference::Random random(3);
+  CpuExec exec(3);
+  reference::RandomDocument document(kShape, lookup_named("Flat"));
+  document.append(random, 9);
+  EXPECT_EQ(document.memory().index(1, 1), nullptr);
+  document.memory().update_indexes(exec);
+  ASSERT_NE(document.memory().index(1, 1), nullptr);
+  EXPECT_EQ(document.memory().index(1, 1)->size(), 9U);
+  document.append(random, 4);
+  EXPECT_EQ(document.memory().index(1, 1), nullptr);
+  document.memory().update_indexes(exec);
+  EXPECT_EQ(document.memory().index(0, 0)->size(), 13U);
+}
+
+TEST(DocumentMemory, TrainsOnceWhenItHas39KeysForEachList) {
+  reference::Random random(4);
+  CpuExec exec(2);
+  reference::RandomDocument document(kShape, lookup_named("IVF4,Flat"));
+  document.append(random, 39 * 4 - 1);
+  document.memory().update_indexes(exec);
+  EXPECT_EQ(document.memory().index(0, 0), nullptr) << "one key short";
+  document.append(random, 1);
+  document.memory().update_indexes(exec);
+  const KeyIndex* index = document.memory().index(0, 0);
+  ASSERT_NE(index, nullptr);
+  EXPECT_EQ(index->training_size(), 0U) << "trained";
+  EXPECT_EQ(index->size(), 39U * 4);
+  document.append(random, 50);
+  document.memory().update_indexes(exec);
+  EXPECT_EQ(document.memory().index(0, 0), index) << "the same index grew";
+  EXPECT_EQ(index->size(), 39U * 4 + 50);
+}
+
+TEST(DocumentMemory, TakesOverSavedIndexesAndAddsWhatTheyLack) {
+  reference::Random random(5), again(5);
+  CpuExec exec(2);
+  reference::RandomDocument first(kShape, lookup_named("Flat")), second(kShape, lookup_named("Flat"));
+  first.append(random, 60);
+  second.append(again, 60);
+  first.memory().update_indexes(exec);
+  const auto saved = first.memory().save_indexes();
+  ASSERT_EQ(saved.size(), 4U);
+  second.memory().load_indexes(spans_of(saved), 60);
+  EXPECT_EQ(second.memory().indexed_entries(), 60U);
+  first.append(random, 25);
+  second.append(again, 25);
+  first.memory().update_indexes(exec);
+  second.memory().update_indexes(exec);
+  EXPECT_EQ(first.memory().save_indexes(), second.memory().save_indexes());
+}
+
+TEST(DocumentMemory, RefusesSavedIndexesThatDoNotFit) {
+  reference::Random random(6);
+  CpuExec exec(1);
+  reference::RandomDocument document(kShape, lookup_named("Flat")), smaller(kShape, lookup_named("Flat"));
+  document.append(random, 20);
+  smaller.append(random, 10);
+  document.memory().update_indexes(exec);
+  const auto saved = document.memory().save_indexes();
+  EXPECT_THROW(smaller.memory().load_indexes(spans_of(saved), 20), InputError) << "more than there are entries";
+  EXPECT_THROW(document.memory().load_indexes(spans_of(saved), 19), InputError) << "another number of keys";
+  auto missing = spans_of(saved);
+  missing.pop_back();
+  EXPECT_THROW(document.memory().load_indexes(missing, 20), InputError) << "an index short";
+  EXPECT_EQ(document.memory().index(0, 0)->size(), 20U) << "as before";
+}
+
+}  // namespace
+}  // namespace memlane

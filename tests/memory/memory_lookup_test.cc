@@ -1,0 +1,193 @@
+// Attention over the memory of documents, by every lookup, against one reference softmax.
+
+#include <gtest/gtest.h>
+
+#include <deque>
+
+#include "memory/memory.h"
+#include "tests/reference/random_memory.h"
+
+namespace memlane {
+namespace {
+
+constexpr std::size_t kHeads = 4, kKvHeads = 2, kHeadDim = 16, kTokens = 5;
+constexpr float kScale = 0.25F;
+const EntryShape kShape{{2, 5}, kKvHeads, kHeadDim, DType::bf16};
+
+Lookup lookup_of(std::string_view name, std::size_t top_k, std::string parameters = "") {
+  Lookup lookup = Lookup::named(name);
+  lookup.top_k = top_k;
+  lookup.parameters = std::move(parameters);
+  return lookup;
+}
+
+/// Documents made of windows of the given sizes, and queries to their memory.
+class Library {
+ public:
+  Library(Lookup lookup, const std::vector<std::vector<std::size_t>>& documents, std::uint64_t seed = 1)
+      : lookup_(std::move(lookup)), random_(seed) {
+    for (const auto& windows : documents) {
+      documents_.emplace_back(kShape, lookup_);
+      for (const std::size_t count : windows) documents_.back().append(random_, count);
+      documents_.back().memory().update_indexes(exec_);
+    }
+    reference::Random queries(seed + 1000);
+    queries_ = queries.floats(kTokens * kHeads * kHeadDim, 3);
+  }
+
+  std::deque<reference::RandomDocument>& documents() { return documents_; }
+
+  /// Attention outputs over the documents in the given order, [tokens, heads, head_dim].
+  std::vector<float> attend(const std::vector<std::size_t>& order, std::size_t threads = 2) {
+    CpuExec exec(threads);
+    Memory memory(kShape, lookup_);
+    for (const std::size_t each : order) memory.add(documents_[each].memory());
+    PartialBuffer buffer;
+    const AttentionPartial partial = buffer.get(kTokens, kHeads, kHeadDim);
+    std::vector<float> out(queries_.size());
+    memory.attend(exec, 1, {queries_.data(), {kTokens, kHeads, kHeadDim}}, kScale, partial);
+    finish(exec, partial, {out.data(), {kTokens, kHeads, kHeadDim}});
+    return out;
+  }
+
+  /// The largest difference from the reference attention over each query's best `k` of all entries.
+  double error(const std::vector<float>& found, std::size_t k) const {
+    double worst = 0;
+    for (std::size_t row = 0; row < kTokens * kHeads; ++row) {
+      reference::Entries all;
+      for (const auto& document : documents_) all.append(document.truth(1, row % kHeads / (kHeads / kKvHeads)));
+      const reference::Row query(queries_.begin() + static_cast<std::ptrdiff_t>(row * kHeadDim),
+                                 queries_.begin() + static_cast<std::ptrdiff_t>((row + 1) * kHeadDim));
+      reference::Row scores;
+      for (const reference::Row& key : all.keys) scores.push_back(reference::dot(query, key));
+      const auto truth = reference::partial_attention(query, all.chosen(reference::top_k(scores, k)), kScale).output();
+      for (std::size_t d = 0; d < kHeadDim; ++d)
+        worst = std::max(worst, std::abs(found[row * kHeadDim + d] - truth[d]));
+    }
+    return worst;
+  }
+
+ private:
+  Lookup lookup_;
+  reference::Random random_;
+  CpuExec exec_{2};
+  std::deque<reference::RandomDocument> documents_;
+  std::vector<float> queries_;
+};
+
+constexpr std::size_t kAll = 100000;
+
+TEST(MemoryLookup, DenseAttendsToEveryEntryOfEveryDocument) {
+  Library one(lookup_of("dense", 1), {{70, 3, 64}}), several(lookup_of("dense", 1), {{70, 3}, {1}, {130, 20}});
+  EXPECT_LE(one.error(one.attend({0}), kAll), 2e-6);
+  EXPECT_LE(several.error(several.attend({0, 1, 2}), kAll), 2e-6);
+}
+
+TEST(MemoryLookup, DocumentsWithoutEntriesChangeNothing) {
+  for (const char* name : {"dense", "exact", "Flat"}) {
+    Library library(lookup_of(name, 20), {{}, {50, 9}, {}});
+    EXPECT_LE(library.error(library.attend({0, 1, 2}), std::string(name) == "dense" ? kAll : 20), 2e-6) << name;
+  }
+}
+
+TEST(MemoryLookup, OrderOfDocumentsDoesNotMatter) {
+  for (const char* name : {"dense", "exact", "Flat"}) {
+    Library library(lookup_of(name, 12), {{70, 3}, {40}, {130, 20}});
+    const std::vector<float> in_order = library.attend({0, 1, 2}), reversed = library.attend({2, 0, 1});
+    for (std::size_t i = 0; i < in_order.size(); ++i) EXPECT_NEAR(in_order[i], reversed[i], 2e-6) << name;
+  }
+}
+
+TEST(MemoryLookup, OrderOfEntriesDoesNotMatter) {
+  const Lookup dense = lookup_of("dense", 1);
+  reference::Random random(3);
+  const std::vector<float> keys = random.floats(90 * kKvHeads * kHeadDim), values = random.floats(keys.size());
+  std::vector<float> results[2];
+  for (const bool reversed : {false, true}) {
+    std::vector<float> k(keys.size()), v(keys.size());
+    constexpr std::size_t kRow = kKvHeads * kHeadDim;
+    for (std::size_t i = 0; i < 90; ++i) {
+      const std::size_t from = reversed ? 89 - i : i;
+      std::copy_n(keys.begin() + static_cast<std::ptrdiff_t>(from * kRow), kRow,
+                  k.begin() + static_cast<std::ptrdiff_t>(i * kRow));
+      std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(from * kRow), kRow,
+                  v.begin() + static_cast<std::ptrdiff_t>(i * kRow));
+    }
+    Library library(dense, {{}});
+    Segment segment(kShape, 90);
+    segment.fill(1, View<const float, 3>(k.data(), {90, kKvHeads, kHeadDim}),
+                 View<const float, 3>(v.data(), {90, kKvHeads, kHeadDim}));
+    library.documents()[0].memory().append(std::move(segment));
+    results[reversed ? 1 : 0] = library.attend({0});
+  }
+  for (std::size_t i = 0; i < results[0].size(); ++i) EXPECT_NEAR(results[0][i], results[1][i], 2e-6);
+}
+
+TEST(MemoryLookup, ExactTopKEqualsTheReferenceTopK) {
+  for (const std::size_t k : {1, 7, 60}) {
+    Library library(lookup_of("exact", k), {{70, 3, 64}, {25}});
+    EXPECT_LE(library.error(library.attend({0, 1}), k), 3e-6) << k;
+  }
+}
+
+TEST(MemoryLookup, TopKOfAtLeastTheMemoryEqualsDense) {
+  for (const char* name : {"exact", "Flat"}) {
+    for (const std::size_t k : {162, 163, 5000}) {
+      Library top(lookup_of(name, k), {{70, 3, 64}, {25}}), dense(lookup_of("dense", 1), {{70, 3, 64}, {25}});
+      const std::vector<float> found = top.attend({0, 1}), expected = dense.attend({0, 1});
+      for (std::size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1e-5) << name << ", k " << k;
+    }
+  }
+}
+
+TEST(MemoryLookup, FlatProposesWhatTheExactScanFinds) {
+  Library flat(lookup_of("Flat", 9), {{70, 3, 64}, {25}});
+  EXPECT_LE(flat.error(flat.attend({0, 1}), 9), 3e-6);
+}
+
+// Below 39 keys for each list the index waits, and lookups scan; above, with every list searched, nothing may change.
+TEST(MemoryLookup, IndexThatNeedsTrainingIsExactUntilItHasItsKeys) {
+  Library waiting(lookup_of("IVF4,Flat", 9, "nprobe=1"), {{100, 55}});
+  EXPECT_EQ(waiting.documents()[0].memory().index(1, 0), nullptr);
+  EXPECT_LE(waiting.error(waiting.attend({0}), 9), 3e-6);
+  Library trained(lookup_of("IVF4,Flat", 9, "nprobe=4"), {{100, 56}, {30}});
+  EXPECT_NE(trained.documents()[0].memory().index(1, 0), nullptr);
+  EXPECT_EQ(trained.documents()[1].memory().index(1, 0), nullptr);
+  EXPECT_LE(trained.error(trained.attend({0, 1}), 9), 3e-6);
+}
+
+TEST(MemoryLookup, ResultsDoNotDependOnThreads) {
+  for (const char* name : {"dense", "exact", "Flat", "HNSW8"}) {
+    Library library(lookup_of(name, 11), {{70, 3, 64}, {25}});
+    const std::vector<float> expected = library.attend({0, 1}, 1);
+    for (const std::size_t threads : {2, 3, 5})
+      EXPECT_EQ(library.attend({0, 1}, threads), expected) << name << ", " << threads << " threads";
+  }
+}
+
+TEST(MemoryLookup, SeesWhatADocumentGainsLater) {
+  Library library(lookup_of("dense", 1), {{10}});
+  Memory memory(kShape, lookup_of("dense", 1));
+  memory.add(library.documents()[0].memory());
+  reference::Random random(8);
+  library.documents()[0].append(random, 6);
+  EXPECT_EQ(memory.entries(), 16U);
+  EXPECT_LE(library.error(library.attend({0}), kAll), 2e-6);
+}
+
+TEST(MemoryLookup, RefusesADocumentOfAnotherShape) {
+  EntryShape other = kShape;
+  other.dtype = DType::f32;
+  const DocumentMemory document(other, Lookup{});
+  Memory memory(kShape, Lookup{});
+  EXPECT_THROW(memory.add(document), std::logic_error);
+}
+
+TEST(MemoryLookup, IsNamedAsOnTheCommandLine) {
+  for (const char* name : {"dense", "exact", "Flat", "IVF256,Flat"}) EXPECT_EQ(Lookup::named(name).name(), name);
+  EXPECT_EQ(Lookup::named("IVF256,Flat").kind, Lookup::Kind::faiss);
+  EXPECT_EQ(Lookup().kind, Lookup::Kind::dense);
+}
+
+}  // namespace
+}  // namespace memlane
