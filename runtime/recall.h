@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/tokenizer.h"
+
+namespace memlane {
+
+/// A question whose answer stands somewhere in a long text.
+struct RecallTrial {
+  std::vector<std::int32_t> document;  ///< BOS, the task line, filler with the statements in it
+  std::vector<std::int32_t> question;  ///< no BOS
+  std::string answer;                  ///< five digits
+};
+
+enum class RecallTask {
+  passkey,  ///< one key, at a random depth: the prompt of Mohtashami and Jaggi 2023, as LongLLaMA's test words it
+  multikey  ///< a hundred named keys at random depths, one is asked for
+};
+
+enum class RecallFiller {
+  book,     ///< running text from a random place of a book, which starts again at its end
+  repeated  ///< the five sentences of the pass key test, over and over
+};
+
+/// What a series of trials is about.
+struct RecallSetting {
+  RecallTask task = RecallTask::passkey;
+  RecallFiller filler = RecallFiller::book;
+  std::size_t length = 2048;  ///< tokens of document and question together
+};
+
+/// Makes trials. The same seed and trial number give the same trial for every method.
+class RecallTrials {
+ public:
+  /// book: the text of book filler; may be empty for repeated filler.
+  RecallTrials(const Tokenizer& tokenizer, std::string_view book);
+
+  /// Throws InputError if the statements and the question do not fit the length.
+  RecallTrial make(const RecallSetting& setting, std::uint64_t seed, std::size_t trial) const;
+
+ private:
+  const Tokenizer& tokenizer_;
+  std::vector<std::int32_t> book_;
+  std::vector<std::int32_t> repeated_;
+};
+
+/// Whether generated text starts with the answer: after spaces, its digits and then no further digit.
+bool answers(std::string_view generated, std::string_view answer);
+
+/// The 95 % Wilson score interval of a share (Wilson 1927).
+struct WilsonInterval {
+  double low, high;
+};
+WilsonInterval wilson_interval(std::size_t correct, std::size_t trials);
+
+}  // namespace memlane
