@@ -27,11 +27,11 @@ std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std:
   const auto likelier = [](const Candidate& a, const Candidate& b) { return a.score != b.score ? a.score > b.score : a.id < b.id; };
   if (options_.temperature == 0) return std::min_element(candidates_.begin(), candidates_.end(), likelier)->id;
 
-  for (Candidate& candidate : candidates_) candidate.score /= options_.temperature;
   std::sort(candidates_.begin(), candidates_.end(), likelier);
   keep_top_k();
   const float best = candidates_.front().score;
-  for (Candidate& candidate : candidates_) candidate.score = std::exp(candidate.score - best);  // from here on a weight
+  // From here on a weight. The best logit is taken off first, so that no temperature is too small to divide by.
+  for (Candidate& candidate : candidates_) candidate.score = std::exp((candidate.score - best) / options_.temperature);
   keep_top_p();
   double total = 0;
   for (const Candidate& candidate : candidates_) total += static_cast<double>(candidate.score);
