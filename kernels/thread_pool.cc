@@ -29,20 +29,28 @@ void wait_for_change(const std::atomic<T>& value, T old) {
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }
 
+/// Ends workers that wait for a round.
+void stop(auto& stopping, auto& round, std::vector<std::thread>& workers) {
+  stopping = true;
+  round.fetch_add(1, std::memory_order_release);
+  round.notify_all();
+  for (std::thread& worker : workers) worker.join();
+}
+
 }  // namespace
 
 ThreadPool::ThreadPool(std::size_t threads) {
   MEMLANE_EXPECTS(threads >= 1);
   workers_.reserve(threads - 1);
-  for (std::size_t worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+  try {
+    for (std::size_t worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+  } catch (...) {  // the system has no more threads
+    stop(stopping_, round_, workers_);
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
-  stopping_ = true;
-  round_.fetch_add(1, std::memory_order_release);
-  round_.notify_all();
-  for (std::thread& worker : workers_) worker.join();
-}
+ThreadPool::~ThreadPool() { stop(stopping_, round_, workers_); }
 
 void ThreadPool::run(std::size_t items, const std::function<void(std::size_t, std::size_t)>& body) {
   if (workers_.empty() || items <= 1) {
