@@ -36,11 +36,11 @@ int generate_text(const GenerateOptions& options) {
   options.generation.sampler.check();
   CpuExec exec = options.model.make_exec();
   const Lookup lookup = options.model.lookup();
+  const ModelConfig config = read_model_config(options.model.model);
   const Tokenizer tokenizer = Tokenizer::open(options.model.model);
   const std::string text = whole_prompt(options);
   const std::vector<std::int32_t> ids = tokenizer.encode(text, true);
 
-  const ModelConfig config = read_model_config(options.model.model);
   require_vocabulary(tokenizer, config, options.model.model);
   const MemorySettings settings = options.model.settings(config);
   const DType compute = options.model.compute_type().value_or(default_compute(Checkpoint::open(options.model.model)));

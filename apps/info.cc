@@ -108,6 +108,7 @@ std::string lines_of(const nlohmann::json& info, const std::string& indent) {
 }
 
 int show_info(const InfoOptions& options) {
+  if (options.path.empty()) input_error("info: expected the path of a model folder or a memory file, found none");
   std::error_code ignored;
   if (!std::filesystem::exists(options.path, ignored)) {
     input_error("{}: expected a model folder or a memory file, found nothing; check the path", options.path);
@@ -127,7 +128,7 @@ int show_info(const InfoOptions& options) {
 Subcommand add_info(CLI::App& program) {
   CLI::App* app = program.add_subcommand("info", "Say what a model folder or a memory file holds");
   const auto options = std::make_shared<InfoOptions>();
-  app->add_option("path,--model,--memory", options->path, "A model folder or a memory file")->required();
+  app->add_option("path,--model,--memory", options->path, "A model folder or a memory file");
   app->add_flag("--json", options->json, "Print one JSON object");
   return {app, [options] { return show_info(*options); }};
 }
