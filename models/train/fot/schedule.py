@@ -16,11 +16,11 @@ class Phase:
 class Recipe:
     phases: tuple[Phase, ...]
     seed: int = 1
-    peak_lr: float = 1e-3
+    peak_lr: float = 8e-4
     final_lr: float = 3e-5
     protected_lr: float = 2.5e-4             # while the seeded circuit settles
     protected_steps: int = 300
-    rise_steps: int = 300                    # from the protected to the peak learning rate
+    rise_steps: int = 600                    # from the protected to the peak learning rate
     weight_decay: float = 0.05
     clip: float = 1.0
 
@@ -68,7 +68,7 @@ class Recipe:
         return {"noise": noise, "prose": 0.34 * rest, "facts": 0.30 * rest, "named": 0.16 * rest, "repeats": 0.20 * rest}
 
 
-# One CPU core, about three quarters of an hour. Windows of 2048 cost three times as much a token, so they come last and few.
-NANO = Recipe(phases=(Phase(2600, 128, 8, 5, (0, 12)), Phase(220, 512, 5, 3, (4, 8)), Phase(40, 2048, 4, 2, (2, 4))))
+# One CPU core, about half an hour. Windows of 2048 cost three times as much a token, so they come last and few.
+NANO = Recipe(phases=(Phase(1700, 128, 8, 5, (0, 12)), Phase(120, 512, 5, 3, (4, 8)), Phase(24, 2048, 4, 2, (2, 4))))
 SMOKE = Recipe(phases=(Phase(6, 32, 3, 2, (0, 2)), Phase(2, 64, 2, 2, (1, 1))), protected_steps=2, rise_steps=2)
 RECIPES = {"nano": NANO, "smoke": SMOKE}

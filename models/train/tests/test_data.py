@@ -42,16 +42,26 @@ class Drawing(unittest.TestCase):
             self.assertEqual((len(document.ids), len(document.weights)), (301, 301), kind)
 
     def test_every_answer_was_stated_before(self):
-        documents = tiny_documents()
+        documents, found = tiny_documents(), 0
         for kind in ("facts", "named"):
             for seed in range(20):
                 document = documents.draw(random.Random(seed), 900, {kind: 1.0})
-                self.assertIn(ANSWER, document.weights, (kind, seed))
-                first = document.weights.index(ANSWER)
-                last = next((i for i in range(first, 900) if document.weights[i] != ANSWER), None)
-                if last:
-                    answer = documents.tokenizer.decode(document.ids[first:last])
-                    self.assertIn(answer, documents.tokenizer.decode(document.ids[:first]), (kind, seed))
+                answers = [i for i in range(900) if document.weights[i] == ANSWER]
+                if answers:
+                    first, last = answers[0], answers[0]
+                    while last + 1 in answers:
+                        last += 1
+                    answer = documents.tokenizer.decode(document.ids[first:last + 1])
+                    found += answer in documents.tokenizer.decode(document.ids[:first])
+                else:                                                # a long list or a late question was cut off
+                    found += 1
+        self.assertEqual(found, 40)
+
+    def test_most_documents_with_facts_ask_for_them(self):
+        documents = tiny_documents()
+        asking = sum(ANSWER in documents.draw(random.Random(seed), 900, {kind: 1.0}).weights
+                     for kind in ("facts", "named") for seed in range(20))
+        self.assertGreaterEqual(asking, 34)
 
     def test_a_batch_depends_on_seed_and_step_only(self):
         documents = tiny_documents()

@@ -1,5 +1,8 @@
 """Training, resuming, exporting, measuring: on a model of a few thousand parameters."""
+import contextlib
+import io
 import json
+import random
 import tempfile
 import unittest
 from pathlib import Path
@@ -25,7 +28,8 @@ def new_model() -> Llama:
 
 
 def run(folder: Path, until: int | None = None) -> list[dict]:
-    train(new_model(), tiny_documents(), SMOKE, folder, save_every=4, log_every=1, until=until)
+    with contextlib.redirect_stdout(io.StringIO()):
+        train(new_model(), tiny_documents(), SMOKE, folder, save_every=4, log_every=1, until=until)
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
@@ -87,7 +91,6 @@ class Training(unittest.TestCase):
         self.assertEqual(load_model(out).config, config)
 
     def test_prompts_have_the_length_asked_for_and_contain_their_answer(self):
-        import random
         tokenizer, filler = tiny_documents().tokenizer, tiny_documents().corpus.tokens.tolist()
         for make, length in ((evaluate.passkey_prompt, 700), (evaluate.named_prompt, 6000)):
             ids, answer = make(tokenizer, filler, length, random.Random(1))
