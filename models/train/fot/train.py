@@ -13,6 +13,7 @@ from . import checkpoint
 from .batches import Batch, make_batch
 from .books import Corpus
 from .documents import ANSWER, PROSE, Documents
+from .export import load_model
 from .model import Llama, ModelConfig
 from .schedule import RECIPES, Recipe
 from .seeding import initialise
@@ -91,14 +92,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=100)
     parser.add_argument("--until", type=int, help="stop after this step; the schedule stays that of the whole recipe")
+    parser.add_argument("--start-from", type=Path, help="exported model folder to go on from, with a fresh optimizer, not the seeded weights")
     parser.add_argument("--no-memory", action="store_true", help="train the twin without FoT: no window sees another")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     recipe = RECIPES[args.recipe]
     corpus = Corpus.load(args.books, args.tokenizer, args.run)
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(args.tokenizer))
-    model = Llama(ModelConfig(vocab_size=tokenizer.vocab_size()))
-    initialise(model, recipe.seed)
+    if args.start_from:
+        model = load_model(args.start_from)
+    else:
+        model = Llama(ModelConfig(vocab_size=tokenizer.vocab_size()))
+        initialise(model, recipe.seed)
     train(model.to(args.device), Documents(corpus, tokenizer), recipe, args.run, args.save_every,
           memory=not args.no_memory, until=args.until)
 
