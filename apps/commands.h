@@ -20,5 +20,6 @@ Subcommand add_info(CLI::App& program);
 Subcommand add_logits(CLI::App& program);
 /// Below `memlane bench`.
 Subcommand add_bench_recall(CLI::App& bench);
+Subcommand add_bench_perplexity(CLI::App& bench);
 
 }  // namespace memlane

@@ -12,6 +12,7 @@
 
 #include "memory/mapped_file.h"
 #include "runtime/model.h"
+#include "runtime/perplexity.h"
 #include "runtime/session.h"
 #include "runtime/tokenizer.h"
 
@@ -42,16 +43,8 @@ std::vector<float> logits_of(CpuExec& exec, const std::filesystem::path& folder,
 }
 
 double perplexity(std::span<const float> logits, std::span<const std::int32_t> ids) {
-  const std::size_t vocab = logits.size() / ids.size();
-  double nll = 0;
-  for (std::size_t i = 0; i + 1 < ids.size(); ++i) {
-    const auto row = logits.subspan(i * vocab, vocab);
-    const double max = *std::max_element(row.begin(), row.end());
-    double sum = 0;
-    for (const float logit : row) sum += std::exp(static_cast<double>(logit) - max);
-    nll += max + std::log(sum) - static_cast<double>(row[static_cast<std::size_t>(ids[i + 1])]);
-  }
-  return std::exp(nll / static_cast<double>(ids.size() - 1));
+  const View<const float, 2> rows(logits.data(), {ids.size(), logits.size() / ids.size()});
+  return std::exp(sum_nll(rows, ids) / static_cast<double>(ids.size() - 1));
 }
 
 int run(int argc, char** argv) {
