@@ -39,9 +39,12 @@ void use_one_thread() {
   static_cast<void>(blas_done);
 }
 
-/// One line of what FAISS says: its messages carry "Error in ... at file:line: " in front and may span lines.
+/// One line of what FAISS says, without the place in its source: "Error in FUNCTION at FILE.cpp:LINE: " and "Error: 'CONDITION' failed: ".
 std::string reason(const std::exception& error) {
   std::string text = error.what();
+  if (const std::size_t file = text.rfind(".cpp:"); file != std::string::npos) {
+    if (const std::size_t end = text.find(": ", file + 5); end != std::string::npos) text = text.substr(end + 2);
+  }
   if (const std::size_t at = text.rfind("failed: "); at != std::string::npos) text = text.substr(at + 8);
   std::replace(text.begin(), text.end(), '\n', ' ');
   return text;
