@@ -78,7 +78,7 @@ TEST_P(Attend, EqualsTheReferenceForEveryHeadSizeGroupAndType) {
       }
     }
   }
-  RecordProperty("largest_error", std::to_string(worst));
+  RecordProperty("largest_error", fmt::format("{:.3g}", worst));
 }
 
 TEST_P(Attend, EqualsTheReferenceOverRaggedBlocks) {
@@ -177,7 +177,7 @@ TEST_P(Attend, ComputesExpWithinTwoUnitsInTheLastPlace) {
     worst = std::max(worst, std::abs(partial.sum[0] - expected) / std::ldexp(1.0, std::ilogb(expected) - 23));
   }
   EXPECT_LE(worst, 2.0);
-  RecordProperty("largest_error_in_ulp", std::to_string(worst));
+  RecordProperty("largest_error_in_ulp", fmt::format("{:.3g}", worst));
 }
 
 TEST_P(Attend, OverNothingIsAnEmptyPartial) {

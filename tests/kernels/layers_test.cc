@@ -52,7 +52,7 @@ TEST_P(Layers, RmsNormEqualsTheReference) {
     }
   }
   EXPECT_LE(worst, 4e-6);  // of float sums of up to 3200 squares
-  RecordProperty("largest_relative_error", std::to_string(worst));
+  RecordProperty("largest_relative_error", fmt::format("{:.3g}", worst));
 }
 
 TEST_P(Layers, SwigluEqualsTheReferenceForEveryWidth) {
@@ -71,7 +71,7 @@ TEST_P(Layers, SwigluEqualsTheReferenceForEveryWidth) {
     }
   }
   EXPECT_LE(worst, 1e-6);
-  RecordProperty("largest_relative_error", std::to_string(worst));
+  RecordProperty("largest_relative_error", fmt::format("{:.3g}", worst));
 }
 
 TEST_P(Layers, SwigluOfExtremeGatesIsTheLimit) {

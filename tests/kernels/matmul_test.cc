@@ -66,7 +66,7 @@ TEST_P(Matmul, EqualsTheReferenceForRaggedShapes) {
       ASSERT_LE(worst, 1.0) << m << " x " << n << " x " << k << " in " << name_of(compute);
     }
   }
-  RecordProperty("largest_error_of_bound", std::to_string(worst));
+  RecordProperty("largest_error_of_bound", fmt::format("{:.3g}", worst));
 }
 
 TEST_P(Matmul, EqualsTheReferenceBeyondOnePassOverK) {

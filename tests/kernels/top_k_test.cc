@@ -173,7 +173,7 @@ TEST_P(TopK, AttentionOverChosenEntriesEqualsTheReference) {
     }
   }
   EXPECT_LE(worst, 5e-6);
-  RecordProperty("largest_error", std::to_string(worst));
+  RecordProperty("largest_error", fmt::format("{:.3g}", worst));
 }
 
 MEMLANE_ON_EVERY_INSTRUCTION_SET(TopK);

@@ -22,18 +22,17 @@ struct RandomModel {
 /// Writes a checkpoint with random weights, of a size that makes attention far from uniform, into `folder`.
 inline void write_random_checkpoint(const std::filesystem::path& folder, const RandomModel& model, std::uint64_t seed) {
   std::ofstream config(folder / "config.json");
-  config
-      << R"({"model_type": "longllama", "hidden_act": "silu", "torch_dtype": "float32", )"
+  config << R"({"model_type": "longllama", "hidden_act": "silu", "torch_dtype": "float32", )"
          << R"("rms_norm_eps": 1e-05, "rope_theta": 500.0, )"
-      << "\"vocab_size\": " << model.vocab << ", \"hidden_size\": " << model.hidden
-      << ", \"intermediate_size\": " << model.intermediate << ", \"num_hidden_layers\": " << model.layers
-      << ", \"num_attention_heads\": " << model.heads << ", \"num_key_value_heads\": " << model.kv_heads
-      << ", \"head_dim\": " << model.head_dim << ", \"max_position_embeddings\": " << model.window
-      << ", \"last_context_length\": " << model.last_context << ", \"mem_layers\": " << model.mem_layers
-      << ", \"mem_dtype\": \"" << model.mem_dtype
-      << "\", \"mem_positionals\": " << (model.mem_positionals ? "true" : "false")
-      << ", \"tie_word_embeddings\": " << (model.tied ? "true" : "false")
-      << ", \"bos_token_id\": 1, \"eos_token_id\": 2}";
+         << "\"vocab_size\": " << model.vocab << ", \"hidden_size\": " << model.hidden
+         << ", \"intermediate_size\": " << model.intermediate << ", \"num_hidden_layers\": " << model.layers
+         << ", \"num_attention_heads\": " << model.heads << ", \"num_key_value_heads\": " << model.kv_heads
+         << ", \"head_dim\": " << model.head_dim << ", \"max_position_embeddings\": " << model.window
+         << ", \"last_context_length\": " << model.last_context << ", \"mem_layers\": " << model.mem_layers
+         << ", \"mem_dtype\": \"" << model.mem_dtype
+         << "\", \"mem_positionals\": " << (model.mem_positionals ? "true" : "false")
+         << ", \"tie_word_embeddings\": " << (model.tied ? "true" : "false")
+         << ", \"bos_token_id\": 1, \"eos_token_id\": 2}";
   config.close();
 
   Random random(seed);

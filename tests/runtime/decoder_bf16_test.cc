@@ -1,6 +1,9 @@
 // The decoder against a whole reference decoder in double precision: float32 compute on models of many shapes, bfloat16
 // compute against a reference that rounds at the same places (tests/reference/reference_model.h says where).
 
+#include <fstream>
+#include <nlohmann/json.hpp>
+
 #include "tests/golden_case.h"
 #include "tests/reference/random_checkpoint.h"
 #include "tests/reference/reference_model.h"
@@ -197,6 +200,33 @@ TEST_P(DecoderBf16, IsFurtherFromFloat32ThanFromItsReference) {
                                             max_difference(narrow, wide), mean, largest_logit));
   EXPECT_GT(mean, 100 * kSamePlaces * largest_logit);
   EXPECT_LT(mean, 0.02 * largest_logit);
+}
+
+/// Perplexity of a text under a model, in one call.
+double perplexity(DType compute, const std::vector<std::int32_t>& ids) {
+  CpuExec exec(2);
+  const Model model = load_model(exec, stories260k_folder(), compute);
+  const MemorySettings whole = resolve_memory_settings(model.config, {});
+  Session session(exec, model, whole, Lookup{});
+  const std::vector<float> logits = call_for_logits(session, model, ids, whole.window);
+  const std::size_t vocab = model.config.vocab_size;
+  double loss = 0;
+  for (std::size_t i = 0; i + 1 < ids.size(); ++i) {
+    const auto row = std::span(logits).subspan(i * vocab, vocab);
+    double total = 0;
+    for (const float x : row) total += std::exp(static_cast<double>(x));
+    loss += std::log(total) - static_cast<double>(row[static_cast<std::size_t>(ids[i + 1])]);
+  }
+  return std::exp(loss / static_cast<double>(ids.size() - 1));
+}
+
+TEST(DecoderBf16OnStories260K, HasThePerplexityOfFloat32WithinOnePercent) {
+  const auto recorded = nlohmann::json::parse(std::ifstream(golden_folder("stories260K") / "greedy_200.json"));
+  auto ids = recorded.at("prompt_ids").get<std::vector<std::int32_t>>();
+  for (const std::int32_t id : recorded.at("greedy_ids")) ids.push_back(id);
+  const double wide = perplexity(DType::f32, ids), narrow = perplexity(DType::bf16, ids);
+  RecordProperty("perplexity", fmt::format("float32 {:.6g}, bfloat16 {:.6g}", wide, narrow));
+  EXPECT_NEAR(narrow / wide, 1, 0.01);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, DecoderBf16,
