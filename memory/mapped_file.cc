@@ -14,7 +14,8 @@
 namespace memlane {
 
 MappedFile::MappedFile(const std::filesystem::path& path, std::string_view what) : path_(path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: opening a named pipe would otherwise wait, even through Ctrl-C, for somebody to write to it.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) input_error("{}: cannot open the {}: {}", path.string(), what, std::strerror(errno));
   struct ::stat status {};
   const bool known = ::fstat(fd, &status) == 0;

@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include "tests/apps/command_test.h"
 
 namespace memlane {
@@ -30,6 +32,11 @@ TEST_F(BadDocument, ThatIsMissingIsNamed) {
 
 TEST_F(BadDocument, ThatIsAFolderIsNamed) {
   expect_refused_everywhere(folder().string(), {folder().string(), "regular file"});
+}
+
+TEST_F(BadDocument, ThatIsANamedPipeIsRefusedWithoutWaitingForAWriter) {
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
+  expect_refused_everywhere(path("pipe"), {path("pipe"), "regular file"});
 }
 
 TEST_F(BadDocument, OfSpacesIsNothingToRead) {
