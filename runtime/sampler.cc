@@ -21,6 +21,11 @@ Sampler::Sampler(const SamplerOptions& options) : options_(options), random_(opt
 
 std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std::int32_t> seen) {
   MEMLANE_EXPECTS(!logits.empty());
+  // Sorting is undefined with them, and any token would be as wrong as another.
+  if (std::any_of(logits.begin(), logits.end(), [](float logit) { return std::isnan(logit); })) {
+    input_error("the model's logits: expected numbers, found NaN; its weights are damaged, or too large for the type computed in: check "
+                "the checkpoint, or try --compute float32");
+  }
   candidates_.clear();
   for (std::size_t id = 0; id < logits.size(); ++id) candidates_.push_back({logits[id], static_cast<std::int32_t>(id)});
   if (options_.repetition_penalty != 1) penalise(seen);

@@ -24,7 +24,7 @@ class Sampler {
   explicit Sampler(const SamplerOptions& options);
 
   /// The next token. logits: [vocab]; seen: the tokens so far, for the repetition penalty. Of equally likely tokens the one with the
-  /// smaller id comes first.
+  /// smaller id comes first. Throws InputError if a logit is NaN.
   std::int32_t sample(std::span<const float> logits, std::span<const std::int32_t> seen);
 
  private:

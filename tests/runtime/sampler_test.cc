@@ -105,6 +105,15 @@ TEST(Sampler, StandsLogitsOfAnySize) {
   expect_near(frequencies({.temperature = 1}, {3e38F, -3e38F, 0}, 50), {1, 0, 0}, 0);
 }
 
+TEST(Sampler, RefusesLogitsThatAreNoNumbers) {
+  Logits logits(1000, 0.0F);
+  for (std::size_t i = 0; i < logits.size(); i += 3) logits[i] = NAN;
+  for (const float temperature : {0.0F, 1.0F}) {
+    Sampler sampler({.temperature = temperature});
+    EXPECT_THAT(input_error_of([&] { sampler.sample(logits, {}); }), ::testing::HasSubstr("found NaN"));
+  }
+}
+
 TEST(SamplerOptions, AreRefusedOutsideTheirRangeByName) {
   const auto refused = [](SamplerOptions options) { return input_error_of([&] { options.check(); }); };
   EXPECT_EQ(refused({}), "");
