@@ -2,8 +2,11 @@
 #include <faiss/AutoTune.h>
 #include <faiss/IVFlib.h>
 #include <faiss/IndexFlat.h>
+#include <faiss/IndexHNSW.h>
+#include <faiss/IndexIDMap.h>
 #include <faiss/IndexIVF.h>
 #include <faiss/IndexIVFPQ.h>
+#include <faiss/IndexNSG.h>
 #include <faiss/IndexPQ.h>
 #include <faiss/IndexPreTransform.h>
 #include <faiss/IndexRefine.h>
@@ -58,6 +61,25 @@ std::size_t centroids(const faiss::Index& index) {
   if (const auto* ivf = dynamic_cast<const faiss::IndexIVF*>(&index)) return ivf->nlist;
   if (const auto* pq = dynamic_cast<const faiss::IndexPQ*>(&index)) return pq->pq.ksub;
   return 256;  // scalar quantisers and the like learn ranges, not centroids: some thousands of keys are plenty
+}
+
+/// Why an index that FAISS makes cannot serve as a key index; empty if it can. FAISS finds out later, or crashes.
+std::string fault(const faiss::Index& index) {
+  if (index.metric_type != faiss::METRIC_INNER_PRODUCT) return "it does not search by inner product";
+  if (const auto* transformed = dynamic_cast<const faiss::IndexPreTransform*>(&index)) {
+    for (const faiss::VectorTransform* step : transformed->chain) {
+      if (dynamic_cast<const faiss::PCAMatrix*>(step) != nullptr && step->d_out > step->d_in) {
+        return "PCA cannot give more dimensions than there are";
+      }
+    }
+    return fault(*transformed->index);
+  }
+  if (const auto* refined = dynamic_cast<const faiss::IndexRefine*>(&index)) return fault(*refined->base_index);
+  if (dynamic_cast<const faiss::IndexIDMap*>(&index) != nullptr) return "its ids are not the entries' places";
+  if (dynamic_cast<const faiss::IndexNSG*>(&index) != nullptr) return "it cannot grow";
+  const auto* hnsw = dynamic_cast<const faiss::IndexHNSW*>(&index);
+  if (hnsw != nullptr && hnsw->hnsw.nb_neighbors(1) < 2) return "HNSW needs 2 neighbours or more";
+  return "";
 }
 
 /// The lists to search in by default in an IVF index: FAISS's own default, one, finds next to nothing.
@@ -134,6 +156,10 @@ std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_
         "index '{}': not dense, not exact, and FAISS rejects it for keys of {} dimensions ({}); use for example Flat, "
         "IVF256,Flat or HNSW32",
         lookup.factory, head_dim, reason(error));
+  }
+  if (const std::string why = fault(*index); !why.empty()) {
+    input_error("index '{}': cannot index memory keys of {} dimensions ({}); use for example Flat, IVF256,Flat or HNSW32",
+                lookup.factory, head_dim, why);
   }
   return std::make_unique<FaissIndex>(std::move(index), lookup);
 }

@@ -149,6 +149,11 @@ TEST(KeyIndex, RefusesWhatFaissRejectsInOneLineThatNamesIt) {
   for (const char* factory : {"Flatt", "", "IVF,Flat", "IVF0,Flat", "PQ7", "nonsense", "IVF-4,Flat"}) {
     EXPECT_THAT(refusal([&] { make_key_index(faiss_lookup(factory), kHeadDim); }), quotes(factory)) << factory;
   }
+  // FAISS makes these, and then fails or crashes, or searches by distance.
+  for (const char* factory :
+       {"IDMap,Flat", "IDMap2,HNSW8", "HNSW0", "HNSW1", "NSG16", "HNSW8_PQ4", "PCA999,Flat", "PCA4,HNSW0"}) {
+    EXPECT_THAT(refusal([&] { make_key_index(faiss_lookup(factory), kHeadDim); }), quotes(factory)) << factory;
+  }
   for (const char* parameters : {"nprobes=3", "nprobe", "nprobe=abc", "nprobe=0", "nprobe=-4"}) {
     EXPECT_THAT(refusal([&] { make_key_index(faiss_lookup("IVF4,Flat", parameters), kHeadDim); }), quotes(parameters))
         << parameters;
