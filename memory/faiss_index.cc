@@ -82,6 +82,13 @@ std::string fault(const faiss::Index& index) {
   return "";
 }
 
+/// Spares a PQ the training that FAISS adds for searching by Hamming distance, which memory never does: minutes for nothing.
+void skip_polysemous_training(faiss::Index& index) {
+  if (auto* transformed = dynamic_cast<faiss::IndexPreTransform*>(&index)) return skip_polysemous_training(*transformed->index);
+  if (auto* refined = dynamic_cast<faiss::IndexRefine*>(&index)) return skip_polysemous_training(*refined->base_index);
+  if (auto* pq = dynamic_cast<faiss::IndexPQ*>(&index)) pq->do_polysemous_training = false;
+}
+
 /// The lists to search in by default in an IVF index: FAISS's own default, one, finds next to nothing.
 constexpr std::size_t kDefaultProbes = 16;
 constexpr std::size_t kMostProbes = 1U << 30;
@@ -161,6 +168,7 @@ std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_
     input_error("index '{}': cannot index memory keys of {} dimensions ({}); use for example Flat, IVF256,Flat or HNSW32",
                 lookup.factory, head_dim, why);
   }
+  skip_polysemous_training(*index);
   return std::make_unique<FaissIndex>(std::move(index), lookup);
 }
 
