@@ -107,6 +107,7 @@ bool RecallBench::remembers(const RecallTrial& trial, const std::string& method)
   }
   const Generated generated = generate(session, *model_, *tokenizer_, prompt, std::min(prompt.size(), settings.window), generation,
                                        false, [](std::string_view) {});
+  if (generated.stop == "interrupted") throw Interrupted("stopped");
   return answers(generated.text, trial.answer);
 }
 

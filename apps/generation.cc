@@ -71,7 +71,12 @@ Generated generate(Session& session, const Model& model, const Tokenizer& tokeni
       result.stop = "interrupted";
       break;
     }
-    session.call({&id, 1}, 1, last);
+    try {
+      session.call({&id, 1}, 1, last);
+    } catch (const Interrupted&) {  // what is there is an answer, too
+      result.stop = "interrupted";
+      break;
+    }
   }
   add_text(stream.finish());
   result.seconds = seconds_since(start);

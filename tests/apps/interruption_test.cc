@@ -1,6 +1,8 @@
 // Ingest stopped, killed, run twice at once; standard input.
 
+#include <chrono>
 #include <csignal>
+#include <thread>
 
 #include "kernels/error.h"
 #include "tests/apps/command_test.h"
@@ -117,6 +119,19 @@ TEST_F(Interruption, LetsAskSeeWhatHasBeenRead) {
   const Outcome asked = run(ask_words("m", "Once upon"));
   EXPECT_EQ(asked.exit_code, 0);
   EXPECT_THAT(asked.err, HasSubstr("tokens of 'a.txt' have been read"));
+}
+
+TEST_F(Interruption, OfAnAnswerKeepsWhatWasSaid) {
+  Program program({.arguments = {"generate", "--model", stories(), "--prompt", "Once upon a time", "--ignore-eos",
+                                 "--max-tokens", "10000000", "--json", "--threads", "1"}});
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  program.send(SIGINT);
+  const Outcome outcome = program.finish();
+  EXPECT_EQ(outcome.exit_code, 1) << outcome.err;
+  const nlohmann::json report = nlohmann::json::parse(outcome.out, nullptr, false);
+  ASSERT_TRUE(report.is_object()) << outcome.out;
+  EXPECT_EQ(report.at("stop"), "interrupted");
+  EXPECT_NE(report.at("text"), "");
 }
 
 TEST_F(Interruption, IsNotNeededForASecondWriter) {
