@@ -40,12 +40,13 @@ void check_lengths(const PerplexityOptions& options, std::size_t window, std::si
   for (const std::size_t memory : options.memory) {
     if (memory % window != 0) input_error("--memory {}: expected multiples of the window, {} tokens", memory, window);
     if (memory > options.start) {
-      input_error("--memory {}: expected at most --start, {} tokens, that stand before the targets", memory, options.start);
+      input_error("--memory {}: expected at most --start, {} tokens, that stand before the targets", memory,
+                  options.start);
     }
   }
   if (options.start + options.targets > tokens) {
-    input_error("{}: expected at least {} tokens (--start and --targets), found {}; use a longer text or smaller ones", options.text,
-                options.start + options.targets, tokens);
+    input_error("{}: expected at least {} tokens (--start and --targets), found {}; use a longer text or smaller ones",
+                options.text, options.start + options.targets, tokens);
   }
 }
 
@@ -53,15 +54,21 @@ void print_report(const PerplexityOptions& options, const std::vector<Row>& rows
   if (options.json) {
     nlohmann::json cells = nlohmann::json::array();
     for (const Row& row : rows) {
-      cells.push_back({{"memory_tokens", row.memory_tokens}, {"perplexity", row.perplexity()}, {"nll", row.result.nll},
+      cells.push_back({{"memory_tokens", row.memory_tokens},
+                       {"perplexity", row.perplexity()},
+                       {"nll", row.result.nll},
                        {"tokens", row.result.tokens}});
     }
-    print_json({{"model", options.model.model}, {"text", options.text}, {"start", options.start}, {"targets", options.targets},
-                {"complete", complete}, {"cells", cells}});
+    print_json({{"model", options.model.model},
+                {"text", options.text},
+                {"start", options.start},
+                {"targets", options.targets},
+                {"complete", complete},
+                {"cells", cells}});
     return;
   }
-  fmt::print("tokens {} ... {} of {}\n{:>8} {:>11} {:>9}\n", options.start, options.start + options.targets, options.text, "memory",
-             "perplexity", "change");
+  fmt::print("tokens {} ... {} of {}\n{:>8} {:>11} {:>9}\n", options.start, options.start + options.targets,
+             options.text, "memory", "perplexity", "change");
   for (const Row& row : rows) {
     fmt::print("{:>8} {:>11.4f} {:>+8.2f}%\n", row.memory_tokens, row.perplexity(),
                100 * (row.perplexity() / rows.front().perplexity() - 1));
@@ -103,7 +110,9 @@ Subcommand add_bench_perplexity(CLI::App& bench) {
   app->add_option("--text", options->text, "A text file (UTF-8)")->required();
   app->add_option("--start", options->start, "Tokens before the targets")->capture_default_str();
   app->add_option("--targets", options->targets, "Target tokens, whole windows")->capture_default_str();
-  app->add_option("--memory", options->memory, "Tokens in memory before each window, separated by commas")->delimiter(',')->capture_default_str();
+  app->add_option("--memory", options->memory, "Tokens in memory before each window, separated by commas")
+      ->delimiter(',')
+      ->capture_default_str();
   app->add_flag("--quiet", options->quiet, "No progress");
   app->add_flag("--json", options->json, "Print one JSON object");
   return {app, [options] { return bench_perplexity(*options); }};

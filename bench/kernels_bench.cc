@@ -1,5 +1,6 @@
-// The kernels that a window's time goes to, on every instruction set of this machine, beside the machine's own limits in the same run: the
-// rate of multiply-adds and the bandwidth of reading. build/release/bench/bench_kernels --benchmark_filter=...
+// The kernels that a window's time goes to, on every instruction set of this machine, beside the machine's own limits
+// in the same run: the rate of multiply-adds and the bandwidth of reading. build/release/bench/bench_kernels
+// --benchmark_filter=...
 
 #include <benchmark/benchmark.h>
 
@@ -25,13 +26,16 @@ std::vector<float> random_floats(std::size_t count) {
   return values;
 }
 
-InstructionSet best_or(int set) { return std::min(static_cast<InstructionSet>(set), detect_instruction_set()); }
+InstructionSet best_or(int set) {
+  return std::min(static_cast<InstructionSet>(set), detect_instruction_set());
+}
 
 void count_flops(State& state, double flops_per_iteration) {
   state.counters["FLOP/s"] = Counter(flops_per_iteration * static_cast<double>(state.iterations()), Counter::kIsRate);
 }
 
-// ---- Limits of the machine -----------------------------------------------------------------------------------------------------
+// ---- Limits of the machine
+// -----------------------------------------------------------------------------------------------------
 
 /// A product that never leaves the first-level cache: what the multiply-add units can do with this code.
 void BM_PeakF32(State& state) {
@@ -42,7 +46,8 @@ void BM_PeakF32(State& state) {
   for (auto _ : state) {
     exec.pool().run(exec.threads(), [&](std::size_t, std::size_t worker) {
       auto* c = reinterpret_cast<float*>(exec.worker_scratch(worker, kRows * 32 * sizeof(float)));
-      for (std::size_t i = 0; i < kRepeats; ++i) exec.micro().gemm_f32(kRows, kDepth, a.data(), kDepth, b.data(), c, 32, false);
+      for (std::size_t i = 0; i < kRepeats; ++i)
+        exec.micro().gemm_f32(kRows, kDepth, a.data(), kDepth, b.data(), c, 32, false);
       benchmark::DoNotOptimize(c);
     });
   }
@@ -66,7 +71,8 @@ void BM_ReadBandwidth(State& state) {
 }
 BENCHMARK(BM_ReadBandwidth)->UseRealTime();
 
-// ---- Matrix products -----------------------------------------------------------------------------------------------------------
+// ---- Matrix products
+// -----------------------------------------------------------------------------------------------------------
 
 /// Arguments: rows m, outputs n, inputs k, compute type, instruction set.
 void BM_Matmul(State& state) {
@@ -99,7 +105,8 @@ void BM_EigenMatmulOneThread(State& state) {
 }
 BENCHMARK(BM_EigenMatmulOneThread)->UseRealTime();
 
-// ---- Attention and search ------------------------------------------------------------------------------------------------------
+// ---- Attention and search
+// ------------------------------------------------------------------------------------------------------
 
 /// A memory of `entries` bfloat16 entries in blocks of 2048 for each of `kv_heads`.
 struct TestMemory {

@@ -21,6 +21,8 @@ void* allocate_aligned(std::size_t bytes) {
   return pointer;
 }
 
-void free_aligned(void* pointer) noexcept { std::free(pointer); }
+void free_aligned(void* pointer) noexcept {
+  std::free(pointer);
+}
 
 }  // namespace memlane::detail

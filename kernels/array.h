@@ -17,7 +17,8 @@ namespace memlane {
 /// Memory of this machine. A view of other memory has another device, so passing it to a host kernel does not compile.
 struct Host {};
 
-/// A pointer and extents; rows are contiguous, the last axis varies fastest. Does not own. Shapes are written beside each use.
+/// A pointer and extents; rows are contiguous, the last axis varies fastest. Does not own. Shapes are written beside
+/// each use.
 template <class T, int Rank, class Device = Host>
 class View {
  public:
@@ -27,8 +28,8 @@ class View {
   View(T* data, Extents extents) : data_(data), extents_(extents) {}
   /// A view of T converts to a view of const T.
   template <class U>
-    requires(std::is_same_v<const U, T>)
-  View(View<U, Rank, Device> other) : data_(other.data()), extents_(other.extents()) {}
+  requires(std::is_same_v<const U, T>) View(View<U, Rank, Device> other)
+      : data_(other.data()), extents_(other.extents()) {}
 
   T* data() const { return data_; }
   const Extents& extents() const { return extents_; }
@@ -85,7 +86,8 @@ void* allocate_aligned(std::size_t bytes);
 void free_aligned(void* pointer) noexcept;
 }  // namespace detail
 
-/// Owns an array on the host. Elements are trivially copyable; a new buffer is not initialised unless `zeroed` makes it.
+/// Owns an array on the host. Elements are trivially copyable; a new buffer is not initialised unless `zeroed` makes
+/// it.
 template <class T>
 class Buffer {
   static_assert(std::is_trivially_copyable_v<T>);

@@ -9,11 +9,12 @@
 
 namespace memlane {
 
-/// A partial attention: what one source of keys and values contributes to a softmax, before it is known what the other sources
-/// contribute. With scores s_j = scale * q . k_j over the entries j of the source, for each query token and head
+/// A partial attention: what one source of keys and values contributes to a softmax, before it is known what the other
+/// sources contribute. With scores s_j = scale * q . k_j over the entries j of the source, for each query token and
+/// head
 ///   max = max_j s_j,   weight = sum_j exp(s_j - max),   sum = sum_j exp(s_j - max) v_j.
-/// An empty source has max = -inf, weight = 0, sum = 0. Partials of disjoint sources merge exactly (the online softmax of Milakov and
-/// Gimelshein 2018): local window, memory, each segment, each document.
+/// An empty source has max = -inf, weight = 0, sum = 0. Partials of disjoint sources merge exactly (the online softmax
+/// of Milakov and Gimelshein 2018): local window, memory, each segment, each document.
 struct AttentionPartial {
   View<float, 3> sum;     ///< [tokens, heads, head_dim]
   View<float, 2> max;     ///< [tokens, heads]
@@ -39,15 +40,16 @@ struct Visibility {
 };
 
 /// Attention over every entry of the blocks.
-/// queries: [tokens, heads, head_dim]; blocks: [kv_heads, blocks], query head h reads kv head h / (heads / kv_heads); out: overwritten.
-/// The partial of each block is computed by itself and the partials are merged in order of the blocks, so the result is the same to the
-/// last bit for any number of threads, and for queries that come together or one by one.
+/// queries: [tokens, heads, head_dim]; blocks: [kv_heads, blocks], query head h reads kv head h / (heads / kv_heads);
+/// out: overwritten. The partial of each block is computed by itself and the partials are merged in order of the
+/// blocks, so the result is the same to the last bit for any number of threads, and for queries that come together or
+/// one by one.
 void attend(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks, float scale,
             Visibility visibility, AttentionPartial out);
 
 /// Attention over chosen entries.
-/// ids: [tokens, heads, k], entries numbered through the blocks in order, ascending, then -1 where there are fewer than k;
-/// scores: [tokens, heads, k], their q . k (not scaled). out: overwritten.
+/// ids: [tokens, heads, k], entries numbered through the blocks in order, ascending, then -1 where there are fewer than
+/// k; scores: [tokens, heads, k], their q . k (not scaled). out: overwritten.
 void attend_selected(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks,
                      View<const std::int64_t, 3> ids, View<const float, 3> scores, float scale, AttentionPartial out);
 

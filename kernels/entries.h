@@ -10,10 +10,10 @@ namespace memlane {
 
 /// Keys and values of consecutive entries of one key/value head: what a source of attention is made of.
 ///
-/// Keys lie in panels of 32 entries, `[ceil(count / 32)][ceil(head_dim / u)][32][u]` with u = 4 / sizeof(T): one 32-bit unit holds one
-/// float32 or two 16-bit elements of a key, and a row of a panel holds that unit of 32 keys. Scores of 32 keys then come from one stream
-/// with no sums across lanes, for one query or many. Entries and elements beyond the end are zero.
-/// Values are rows, `[count][head_dim]`.
+/// Keys lie in panels of 32 entries, `[ceil(count / 32)][ceil(head_dim / u)][32][u]` with u = 4 / sizeof(T): one 32-bit
+/// unit holds one float32 or two 16-bit elements of a key, and a row of a panel holds that unit of 32 keys. Scores of
+/// 32 keys then come from one stream with no sums across lanes, for one query or many. Entries and elements beyond the
+/// end are zero. Values are rows, `[count][head_dim]`.
 struct EntryBlock {
   const void* keys = nullptr;
   const void* values = nullptr;
@@ -23,7 +23,9 @@ struct EntryBlock {
 
 inline constexpr std::size_t kPanelEntries = 32;
 
-constexpr std::size_t panels_for(std::size_t count) { return (count + kPanelEntries - 1) / kPanelEntries; }
+constexpr std::size_t panels_for(std::size_t count) {
+  return (count + kPanelEntries - 1) / kPanelEntries;
+}
 
 /// Elements of one key in a panel, padding included.
 constexpr std::size_t padded_head_dim(std::size_t head_dim, DType dtype) {
@@ -44,7 +46,8 @@ constexpr std::size_t key_offset(std::size_t entry, std::size_t d, std::size_t h
          d % unit;
 }
 
-/// Writes keys, rounded to T, into panels that start at entry `first`. keys: [count][head_dim], rows `stride` elements apart.
+/// Writes keys, rounded to T, into panels that start at entry `first`. keys: [count][head_dim], rows `stride` elements
+/// apart.
 template <class T>
 void write_keys(T* panels, std::size_t first, const float* keys, std::size_t stride, std::size_t count,
                 std::size_t head_dim) {

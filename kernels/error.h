@@ -8,8 +8,8 @@
 
 namespace memlane {
 
-/// Something the user can put right: a file, a flag, a tensor. The message is one line that names it, says what was expected and what
-/// was found, and what to do. Commands print it and exit with 2.
+/// Something the user can put right: a file, a flag, a tensor. The message is one line that names it, says what was
+/// expected and what was found, and what to do. Commands print it and exit with 2.
 class InputError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -35,6 +35,7 @@ namespace detail {
 
 }  // namespace memlane
 
-/// A contract between pieces of this program: if it fails, the program is wrong, not its input. User input never reaches it unchecked.
+/// A contract between pieces of this program: if it fails, the program is wrong, not its input. User input never
+/// reaches it unchecked.
 #define MEMLANE_EXPECTS(condition) \
   ((condition) ? static_cast<void>(0) : ::memlane::detail::broken_contract(#condition, __FILE__, __LINE__))

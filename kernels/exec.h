@@ -9,7 +9,8 @@
 
 namespace memlane {
 
-/// Where and how kernels run on the CPU: the threads, the instruction set, scratch space. Not for use by two threads at once.
+/// Where and how kernels run on the CPU: the threads, the instruction set, scratch space. Not for use by two threads at
+/// once.
 class CpuExec {
  public:
   explicit CpuExec(std::size_t threads = available_threads(), InstructionSet set = detect_instruction_set())

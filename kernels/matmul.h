@@ -8,8 +8,9 @@
 
 namespace memlane {
 
-/// A weight matrix W [n, k] in the one layout that serves prefill and decode: panels of 32 output rows, `[ceil(n/32)][ceil(k/u)][32][u]`
-/// with u = 4 / sizeof(element), zero beyond the end. A product streams through it once, in order.
+/// A weight matrix W [n, k] in the one layout that serves prefill and decode: panels of 32 output rows,
+/// `[ceil(n/32)][ceil(k/u)][32][u]` with u = 4 / sizeof(element), zero beyond the end. A product streams through it
+/// once, in order.
 class PackedMatrix {
  public:
   PackedMatrix() = default;

@@ -23,14 +23,19 @@ struct Float16 {
 /// Element types of checkpoints and memory entries.
 enum class DType : std::uint8_t { f32, f16, bf16 };
 
-constexpr std::size_t size_of(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
+constexpr std::size_t size_of(DType dtype) {
+  return dtype == DType::f32 ? 4 : 2;
+}
 
 /// The names of config.json and of command line flags: "float32", "float16", "bfloat16".
 constexpr std::string_view name_of(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "float32";
-    case DType::f16: return "float16";
-    case DType::bf16: return "bfloat16";
+    case DType::f32:
+      return "float32";
+    case DType::f16:
+      return "float16";
+    case DType::bf16:
+      return "bfloat16";
   }
   return "unknown";
 }
@@ -42,8 +47,12 @@ inline constexpr DType dtype_of<BFloat16> = DType::bf16;
 template <>
 inline constexpr DType dtype_of<Float16> = DType::f16;
 
-inline float to_float(float x) { return x; }
-inline float to_float(BFloat16 x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16); }
+inline float to_float(float x) {
+  return x;
+}
+inline float to_float(BFloat16 x) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
+}
 
 inline float to_float(Float16 x) {
   const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000U) << 16;
@@ -80,7 +89,7 @@ inline Float16 from_float<Float16>(float x) {
   const std::uint32_t magnitude = bits & 0x7fffffffU;
   if (magnitude > 0x7f800000U) return {static_cast<std::uint16_t>(sign | 0x7e00U)};
   if (magnitude >= 0x477ff000U) return {static_cast<std::uint16_t>(sign | 0x7c00U)};  // 65520 and above
-  if (magnitude < 0x38800000U) {                                                       // below 2^-14: subnormal, a multiple of 2^-24
+  if (magnitude < 0x38800000U) {  // below 2^-14: subnormal, a multiple of 2^-24
     const float steps = std::nearbyint(std::bit_cast<float>(magnitude) * 0x1p24F);
     return {static_cast<std::uint16_t>(sign | static_cast<std::uint32_t>(steps))};
   }
@@ -92,9 +101,12 @@ inline Float16 from_float<Float16>(float x) {
 template <class Function>
 decltype(auto) with_type(DType dtype, Function&& function) {
   switch (dtype) {
-    case DType::f16: return function(Float16{});
-    case DType::bf16: return function(BFloat16{});
-    case DType::f32: break;
+    case DType::f16:
+      return function(Float16{});
+    case DType::bf16:
+      return function(BFloat16{});
+    case DType::f32:
+      break;
   }
   return function(float{});
 }

@@ -10,7 +10,8 @@ namespace memlane {
 
 namespace {
 
-/// Rounds follow each other within microseconds while a model runs, so a short spin saves a sleep and a wake-up each time.
+/// Rounds follow each other within microseconds while a model runs, so a short spin saves a sleep and a wake-up each
+/// time.
 constexpr int kSpins = 4000;
 
 void pause() {
@@ -50,7 +51,9 @@ ThreadPool::ThreadPool(std::size_t threads) {
   }
 }
 
-ThreadPool::~ThreadPool() { stop(stopping_, round_, workers_); }
+ThreadPool::~ThreadPool() {
+  stop(stopping_, round_, workers_);
+}
 
 void ThreadPool::run(std::size_t items, const std::function<void(std::size_t, std::size_t)>& body) {
   if (workers_.empty() || items <= 1) {

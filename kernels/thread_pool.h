@@ -13,8 +13,8 @@ namespace memlane {
 
 /// The one pool of threads of a process. The calling thread works too, so `threads` = 1 starts none.
 ///
-/// Items are handed out one at a time to whichever thread is free. A body must therefore give the same result whoever runs it; all
-/// kernels do, which makes results independent of the number of threads.
+/// Items are handed out one at a time to whichever thread is free. A body must therefore give the same result whoever
+/// runs it; all kernels do, which makes results independent of the number of threads.
 class ThreadPool {
  public:
   /// threads: at least 1.
@@ -25,8 +25,8 @@ class ThreadPool {
 
   std::size_t threads() const { return workers_.size() + 1; }
 
-  /// Calls body(item, worker) for every item in [0, items), worker in [0, threads()), and returns when all are done. Rethrows the first
-  /// exception of a body. Not reentrant: one call at a time, never from inside a body.
+  /// Calls body(item, worker) for every item in [0, items), worker in [0, threads()), and returns when all are done.
+  /// Rethrows the first exception of a body. Not reentrant: one call at a time, never from inside a body.
   void run(std::size_t items, const std::function<void(std::size_t item, std::size_t worker)>& body);
 
  private:

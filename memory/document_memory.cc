@@ -79,7 +79,8 @@ void DocumentMemory::load_indexes(std::span<const std::span<const std::byte>> sa
   for (const auto& bytes : saved) {
     loaded.push_back(load_key_index(lookup_, shape_.head_dim, bytes));
     if (loaded.back()->size() != entries_covered) {
-      input_error("stored indexes: expected {} keys in each, found {}; ingest again", entries_covered, loaded.back()->size());
+      input_error("stored indexes: expected {} keys in each, found {}; ingest again", entries_covered,
+                  loaded.back()->size());
     }
   }
   indexes_ = std::move(loaded);

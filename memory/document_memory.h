@@ -12,7 +12,8 @@
 
 namespace memlane {
 
-/// The memory of one document: its segments in order and, for a FAISS lookup, one index per memory layer and key/value head.
+/// The memory of one document: its segments in order and, for a FAISS lookup, one index per memory layer and key/value
+/// head.
 class DocumentMemory {
  public:
   DocumentMemory(EntryShape shape, Lookup lookup);
@@ -20,8 +21,8 @@ class DocumentMemory {
   /// Appends a segment. The indexes follow at the next update_indexes().
   void append(Segment segment);
 
-  /// Brings the indexes up to the entries: trains those that have waited for enough keys, adds what they lack. No tokens are computed
-  /// again; keys come from the segments.
+  /// Brings the indexes up to the entries: trains those that have waited for enough keys, adds what they lack. No
+  /// tokens are computed again; keys come from the segments.
   void update_indexes(CpuExec& exec);
 
   std::size_t entries() const { return entries_; }
@@ -32,7 +33,8 @@ class DocumentMemory {
   /// All entries of a memory layer: [kv_heads, segments]. Valid until the next append.
   View<const EntryBlock, 2> blocks(std::size_t layer_slot) const;
 
-  /// The index of a layer and head if it holds every entry, else null (no FAISS lookup, or not enough keys to train it yet).
+  /// The index of a layer and head if it holds every entry, else null (no FAISS lookup, or not enough keys to train it
+  /// yet).
   const KeyIndex* index(std::size_t layer_slot, std::size_t kv_head) const;
 
   /// Entries that the indexes hold (all hold the same), and their bytes, layer-major; empty while they hold none.
@@ -48,8 +50,8 @@ class DocumentMemory {
   Lookup lookup_;
   std::vector<Segment> segments_;
   std::size_t entries_ = 0;
-  std::vector<std::vector<EntryBlock>> blocks_;      // [layers], each [kv_heads, segments]
-  std::vector<std::unique_ptr<KeyIndex>> indexes_;   // [layers * kv_heads] for a FAISS lookup, else empty
+  std::vector<std::vector<EntryBlock>> blocks_;     // [layers], each [kv_heads, segments]
+  std::vector<std::unique_ptr<KeyIndex>> indexes_;  // [layers * kv_heads] for a FAISS lookup, else empty
   std::size_t indexed_entries_ = 0;
 };
 

@@ -31,8 +31,8 @@ namespace {
 /// FAISS's own rule for k-means: with fewer points per centroid it warns and the centroids are poor.
 constexpr std::size_t kPointsPerCentroid = 39;
 
-/// FAISS runs inside the project's threads, so its own (OpenMP) and its BLAS's are held to one each: pools that spin against each other
-/// are many times slower. The setting is per thread for OpenMP, global for OpenBLAS.
+/// FAISS runs inside the project's threads, so its own (OpenMP) and its BLAS's are held to one each: pools that spin
+/// against each other are many times slower. The setting is per thread for OpenMP, global for OpenBLAS.
 void use_one_thread() {
   omp_set_num_threads(1);
   static const bool blas_done = [] {
@@ -42,7 +42,8 @@ void use_one_thread() {
   static_cast<void>(blas_done);
 }
 
-/// One line of what FAISS says, without the place in its source: "Error in FUNCTION at FILE.cpp:LINE: " and "Error: 'CONDITION' failed: ".
+/// One line of what FAISS says, without the place in its source: "Error in FUNCTION at FILE.cpp:LINE: " and "Error:
+/// 'CONDITION' failed: ".
 std::string reason(const std::exception& error) {
   std::string text = error.what();
   if (const std::size_t file = text.rfind(".cpp:"); file != std::string::npos) {
@@ -55,7 +56,8 @@ std::string reason(const std::exception& error) {
 
 /// Centroids that training the index has to place.
 std::size_t centroids(const faiss::Index& index) {
-  if (const auto* transformed = dynamic_cast<const faiss::IndexPreTransform*>(&index)) return centroids(*transformed->index);
+  if (const auto* transformed = dynamic_cast<const faiss::IndexPreTransform*>(&index))
+    return centroids(*transformed->index);
   if (const auto* refined = dynamic_cast<const faiss::IndexRefine*>(&index)) return centroids(*refined->base_index);
   if (const auto* ivfpq = dynamic_cast<const faiss::IndexIVFPQ*>(&index)) return std::max(ivfpq->nlist, ivfpq->pq.ksub);
   if (const auto* ivf = dynamic_cast<const faiss::IndexIVF*>(&index)) return ivf->nlist;
@@ -82,9 +84,11 @@ std::string fault(const faiss::Index& index) {
   return "";
 }
 
-/// Spares a PQ the training that FAISS adds for searching by Hamming distance, which memory never does: minutes for nothing.
+/// Spares a PQ the training that FAISS adds for searching by Hamming distance, which memory never does: minutes for
+/// nothing.
 void skip_polysemous_training(faiss::Index& index) {
-  if (auto* transformed = dynamic_cast<faiss::IndexPreTransform*>(&index)) return skip_polysemous_training(*transformed->index);
+  if (auto* transformed = dynamic_cast<faiss::IndexPreTransform*>(&index))
+    return skip_polysemous_training(*transformed->index);
   if (auto* refined = dynamic_cast<faiss::IndexRefine*>(&index)) return skip_polysemous_training(*refined->base_index);
   if (auto* pq = dynamic_cast<faiss::IndexPQ*>(&index)) pq->do_polysemous_training = false;
 }
@@ -103,15 +107,19 @@ class FaissIndex : public KeyIndex {
     try {
       faiss::ParameterSpace().set_index_parameters(index_.get(), lookup.parameters.c_str());
     } catch (const std::exception& error) {
-      input_error("index parameters '{}': FAISS does not take them for '{}' ({}); use for example nprobe=16 or efSearch=64",
-                  lookup.parameters, lookup.factory, reason(error));
+      input_error(
+          "index parameters '{}': FAISS does not take them for '{}' ({}); use for example nprobe=16 or efSearch=64",
+          lookup.parameters, lookup.factory, reason(error));
     }
-    if (ivf != nullptr && (ivf->nprobe < 1 || ivf->nprobe > kMostProbes)) {  // a negative number comes out as a huge one
+    if (ivf != nullptr &&
+        (ivf->nprobe < 1 || ivf->nprobe > kMostProbes)) {  // a negative number comes out as a huge one
       input_error("index parameters '{}': expected nprobe from 1 to {}", lookup.parameters, kMostProbes);
     }
   }
 
-  std::size_t training_size() const override { return index_->is_trained ? 0 : kPointsPerCentroid * centroids(*index_); }
+  std::size_t training_size() const override {
+    return index_->is_trained ? 0 : kPointsPerCentroid * centroids(*index_);
+  }
 
   void train(View<const float, 2> keys) override {
     use_one_thread();
@@ -165,8 +173,9 @@ std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_
         lookup.factory, head_dim, reason(error));
   }
   if (const std::string why = fault(*index); !why.empty()) {
-    input_error("index '{}': cannot index memory keys of {} dimensions ({}); use for example Flat, IVF256,Flat or HNSW32",
-                lookup.factory, head_dim, why);
+    input_error(
+        "index '{}': cannot index memory keys of {} dimensions ({}); use for example Flat, IVF256,Flat or HNSW32",
+        lookup.factory, head_dim, why);
   }
   skip_polysemous_training(*index);
   return std::make_unique<FaissIndex>(std::move(index), lookup);
@@ -183,7 +192,8 @@ std::unique_ptr<KeyIndex> load_key_index(const Lookup& lookup, std::size_t head_
     input_error("stored index: FAISS cannot read it ({}); ask with --index exact, or ingest again", reason(error));
   }
   if (index->d != static_cast<int>(head_dim) || index->metric_type != faiss::METRIC_INNER_PRODUCT) {
-    input_error("stored index: expected {} dimensions and inner products, found {} dimensions; ingest again", head_dim, index->d);
+    input_error("stored index: expected {} dimensions and inner products, found {} dimensions; ingest again", head_dim,
+                index->d);
   }
   return std::make_unique<FaissIndex>(std::move(index), lookup);
 }

@@ -9,13 +9,17 @@
 
 namespace memlane {
 
-std::uint64_t checksum(std::span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+std::uint64_t checksum(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
 
 struct Fingerprint::State {
   XXH3_state_t xxh;
 };
 
-Fingerprint::Fingerprint() : state_(std::make_unique<State>()) { XXH3_128bits_reset(&state_->xxh); }
+Fingerprint::Fingerprint() : state_(std::make_unique<State>()) {
+  XXH3_128bits_reset(&state_->xxh);
+}
 Fingerprint::~Fingerprint() = default;
 Fingerprint::Fingerprint(Fingerprint&&) noexcept = default;
 Fingerprint& Fingerprint::operator=(Fingerprint&&) noexcept = default;
@@ -27,7 +31,9 @@ Fingerprint& Fingerprint::add(std::span<const std::byte> part) {
   return *this;
 }
 
-Fingerprint& Fingerprint::add(std::string_view part) { return add(std::as_bytes(std::span(part))); }
+Fingerprint& Fingerprint::add(std::string_view part) {
+  return add(std::as_bytes(std::span(part)));
+}
 
 std::string Fingerprint::hex() const {
   const XXH128_hash_t hash = XXH3_128bits_digest(&state_->xxh);

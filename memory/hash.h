@@ -12,7 +12,8 @@ namespace memlane {
 /// 64-bit checksum (XXH3) of bytes: finds damage, not malice.
 std::uint64_t checksum(std::span<const std::byte> bytes);
 
-/// A 128-bit fingerprint (XXH3) of a sequence of parts. Each part is hashed with its length, so parts cannot run into each other.
+/// A 128-bit fingerprint (XXH3) of a sequence of parts. Each part is hashed with its length, so parts cannot run into
+/// each other.
 class Fingerprint {
  public:
   Fingerprint();

@@ -12,8 +12,9 @@
 
 namespace memlane {
 
-/// An index over the keys of one memory layer and key/value head: it proposes the entries with large inner products. Called a few
-/// times per window, never per entry. Searching from several threads at once is allowed; anything else is not.
+/// An index over the keys of one memory layer and key/value head: it proposes the entries with large inner products.
+/// Called a few times per window, never per entry. Searching from several threads at once is allowed; anything else is
+/// not.
 class KeyIndex {
  public:
   virtual ~KeyIndex() = default;
@@ -32,7 +33,8 @@ class KeyIndex {
   virtual std::vector<std::byte> save() const = 0;
 };
 
-/// A new FAISS index for inner products. Throws InputError, quoting FAISS, for a factory string or parameters it rejects.
+/// A new FAISS index for inner products. Throws InputError, quoting FAISS, for a factory string or parameters it
+/// rejects.
 std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_dim);
 
 /// A saved index, with the search-time parameters of `lookup`. Throws InputError if the bytes are no such index.

@@ -15,9 +15,12 @@ Lookup Lookup::named(std::string_view name) {
 
 std::string Lookup::name() const {
   switch (kind) {
-    case Kind::dense: return "dense";
-    case Kind::exact: return "exact";
-    case Kind::faiss: break;
+    case Kind::dense:
+      return "dense";
+    case Kind::exact:
+      return "exact";
+    case Kind::faiss:
+      break;
   }
   return factory;
 }

@@ -11,7 +11,8 @@ namespace memlane {
 class MappedFile {
  public:
   MappedFile() = default;
-  /// Throws InputError, naming the file, if it is missing, unreadable, or not a regular file. `what` says what the file is for
+  /// Throws InputError, naming the file, if it is missing, unreadable, or not a regular file. `what` says what the file
+  /// is for
   /// ("checkpoint", "memory file") in the message. An empty file maps to an empty span.
   MappedFile(const std::filesystem::path& path, std::string_view what);
   ~MappedFile();

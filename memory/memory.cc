@@ -44,7 +44,8 @@ View<const EntryBlock, 2> Memory::blocks(std::size_t layer_slot) {
   return {joined_.data(), {shape_.kv_heads, joined_.size() / shape_.kv_heads}};
 }
 
-void Memory::attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale, AttentionPartial out) {
+void Memory::attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
+                    AttentionPartial out) {
   MEMLANE_EXPECTS(!empty() && !queries.empty());
   if (lookup_.kind == Lookup::Kind::dense) {
     return memlane::attend(exec, queries, blocks(layer_slot), scale, Visibility::all(), out);
@@ -72,7 +73,8 @@ void Memory::attend_top_k(CpuExec& exec, std::size_t layer_slot, View<const floa
   if (lookup_.kind == Lookup::Kind::exact) {
     top_k_scan(exec, queries, all, ids, scores);
   } else {
-    // Each document's index (or a scan of a document whose index waits for keys) proposes; the best of all proposals are kept.
+    // Each document's index (or a scan of a document whose index waits for keys) proposes; the best of all proposals
+    // are kept.
     const std::size_t n = documents_.size() * k;
     proposed_ids_.reserve_discarding(tokens * heads * n);
     proposed_scores_.reserve_discarding(tokens * heads * n);
@@ -91,13 +93,14 @@ void Memory::attend_top_k(CpuExec& exec, std::size_t layer_slot, View<const floa
       }
       base += static_cast<std::int64_t>(documents_[d]->entries());
     }
-    select_best(exec, proposed_ids_.view<3>({tokens, heads, n}), proposed_scores_.view<3>({tokens, heads, n}), ids, scores);
+    select_best(exec, proposed_ids_.view<3>({tokens, heads, n}), proposed_scores_.view<3>({tokens, heads, n}), ids,
+                scores);
   }
   attend_selected(exec, queries, all, ids, scores, scale, out);
 }
 
-void Memory::propose(CpuExec& exec, const DocumentMemory& document, std::size_t layer_slot, View<const float, 3> queries,
-                     View<std::int64_t, 3> ids, View<float, 3> scores) const {
+void Memory::propose(CpuExec& exec, const DocumentMemory& document, std::size_t layer_slot,
+                     View<const float, 3> queries, View<std::int64_t, 3> ids, View<float, 3> scores) const {
   if (document.entries() == 0) {
     std::fill_n(ids.data(), ids.size(), -1);
     return;
@@ -122,7 +125,8 @@ void Memory::propose(CpuExec& exec, const DocumentMemory& document, std::size_t 
       std::copy_n(queries.data() + ((first + t) * heads + kv_head * group) * head_dim, group * head_dim,
                   rows.data() + t * group * head_dim);
     }
-    document.index(layer_slot, kv_head)->search(rows.view<2>({count * group, head_dim}), found.view<2>({count * group, k}));
+    document.index(layer_slot, kv_head)
+        ->search(rows.view<2>({count * group, head_dim}), found.view<2>({count * group, k}));
     for (std::size_t t = 0; t < count; ++t) {
       std::copy_n(found.data() + t * group * k, group * k, ids.data() + ((first + t) * heads + kv_head * group) * k);
     }

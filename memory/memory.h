@@ -9,7 +9,8 @@
 
 namespace memlane {
 
-/// What memory layers attend to: the entries of one or more documents, as one unordered set. Does not own the documents.
+/// What memory layers attend to: the entries of one or more documents, as one unordered set. Does not own the
+/// documents.
 class Memory {
  public:
   Memory(EntryShape shape, Lookup lookup) : shape_(std::move(shape)), lookup_(std::move(lookup)) {}
@@ -22,12 +23,14 @@ class Memory {
   std::size_t entries() const;
   bool empty() const { return entries() == 0; }
 
-  /// The partial attention of queries [tokens, heads, head_dim] over the memory of a layer, by the lookup. Must not be empty.
+  /// The partial attention of queries [tokens, heads, head_dim] over the memory of a layer, by the lookup. Must not be
+  /// empty.
   void attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale, AttentionPartial out);
 
  private:
   View<const EntryBlock, 2> blocks(std::size_t layer_slot);
-  void attend_top_k(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale, AttentionPartial out);
+  void attend_top_k(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
+                    AttentionPartial out);
   void propose(CpuExec& exec, const DocumentMemory& document, std::size_t layer_slot, View<const float, 3> queries,
                View<std::int64_t, 3> ids, View<float, 3> scores) const;
 

@@ -4,14 +4,18 @@ namespace memlane {
 
 namespace {
 constexpr std::size_t kAlignment = 64;
-std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+std::size_t aligned(std::size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 }  // namespace
 
 std::size_t EntryShape::key_bytes(std::size_t count) const {
   return aligned(key_elements(count, head_dim, dtype) * size_of(dtype));
 }
 
-std::size_t EntryShape::value_bytes(std::size_t count) const { return aligned(count * head_dim * size_of(dtype)); }
+std::size_t EntryShape::value_bytes(std::size_t count) const {
+  return aligned(count * head_dim * size_of(dtype));
+}
 
 std::size_t EntryShape::segment_bytes(std::size_t count) const {
   return layers.size() * kv_heads * (key_bytes(count) + value_bytes(count));

@@ -17,23 +17,25 @@ struct EntryShape {
 
   friend bool operator==(const EntryShape&, const EntryShape&) = default;
 
-  /// Bytes of the keys, and of the values, of one layer and head of a segment of `count` entries; each is padded to 64 bytes.
+  /// Bytes of the keys, and of the values, of one layer and head of a segment of `count` entries; each is padded to 64
+  /// bytes.
   std::size_t key_bytes(std::size_t count) const;
   std::size_t value_bytes(std::size_t count) const;
   /// Bytes of a whole segment of `count` entries: every memory layer and head.
   std::size_t segment_bytes(std::size_t count) const;
 };
 
-/// The entries that one window left in memory: for every memory layer and key/value head its keys, un-rotated, and values. A window's
-/// segment is complete or it does not exist; segments never change once they are in a memory.
+/// The entries that one window left in memory: for every memory layer and key/value head its keys, un-rotated, and
+/// values. A window's segment is complete or it does not exist; segments never change once they are in a memory.
 ///
-/// Layout of the bytes: for each memory layer, for each head: key panels, then values (kernels/entries.h), each padded to 64 bytes
-/// with zeros. In memory and in the memory file they are the same, so a file is used where it is mapped.
+/// Layout of the bytes: for each memory layer, for each head: key panels, then values (kernels/entries.h), each padded
+/// to 64 bytes with zeros. In memory and in the memory file they are the same, so a file is used where it is mapped.
 class Segment {
  public:
   /// A zeroed segment that owns its bytes, to be filled.
   Segment(const EntryShape& shape, std::size_t count);
-  /// A segment over bytes that somebody else keeps alive (a mapped file). bytes: shape.segment_bytes(count), aligned to 64.
+  /// A segment over bytes that somebody else keeps alive (a mapped file). bytes: shape.segment_bytes(count), aligned
+  /// to 64.
   Segment(const EntryShape& shape, std::size_t count, const std::byte* bytes);
 
   std::size_t count() const { return count_; }

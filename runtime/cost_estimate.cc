@@ -47,19 +47,22 @@ double seconds_per_score(CpuExec& exec, const ModelConfig& config, DType dtype) 
   PartialBuffer buffer;
   const AttentionPartial out = buffer.get(tokens, config.num_heads, d);
   const double seconds = seconds_of([&] {
-    attend(exec, {queries.data(), {tokens, config.num_heads, d}}, {blocks.data(), {config.num_kv_heads, 1}}, 0.1F, Visibility::all(), out);
+    attend(exec, {queries.data(), {tokens, config.num_heads, d}}, {blocks.data(), {config.num_kv_heads, 1}}, 0.1F,
+           Visibility::all(), out);
   });
   return seconds / static_cast<double>(tokens * config.num_heads * entries);
 }
 
 }  // namespace
 
-ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settings, std::size_t first, std::size_t tokens) {
+ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settings, std::size_t first,
+                         std::size_t tokens) {
   if (settings.mem_layers.empty() || first >= tokens) return {};
   const auto count = [](std::size_t x) { return static_cast<double>(x); };
   const double heads = count(config.num_heads);
   const double kv = 2 * count(config.num_kv_heads * config.head_dim) * count(config.hidden_size);
-  const double layer = 2 * heads * count(config.head_dim * config.hidden_size) + kv + 3 * count(config.hidden_size * config.intermediate_size);
+  const double layer = 2 * heads * count(config.head_dim * config.hidden_size) + kv +
+                       3 * count(config.hidden_size * config.intermediate_size);
   const double whole_layers = settings.mem_layers.back();
   const double attending_layers = count(settings.mem_layers.size() - 1);
   ReadingCost cost;
@@ -72,7 +75,8 @@ ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settin
 }
 
 double estimate_seconds(CpuExec& exec, const ModelConfig& config, DType compute, const ReadingCost& cost) {
-  return cost.matmul_flops * seconds_per_flop(exec, config, compute) + cost.scores * seconds_per_score(exec, config, compute);
+  return cost.matmul_flops * seconds_per_flop(exec, config, compute) +
+         cost.scores * seconds_per_score(exec, config, compute);
 }
 
 }  // namespace memlane

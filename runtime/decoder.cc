@@ -12,7 +12,9 @@ namespace memlane {
 template <class Exec>
 struct Decoder<Exec>::Activations {
   Activations(const ModelConfig& config, std::size_t tokens, ScratchLayout layout) {
-    const auto take = [&](std::size_t width) { return View<float, 2>(layout.take<float>(tokens * width), {tokens, width}); };
+    const auto take = [&](std::size_t width) {
+      return View<float, 2>(layout.take<float>(tokens * width), {tokens, width});
+    };
     x = take(config.hidden_size);
     h = take(config.hidden_size);
     // Attention and feed-forward take turns in the same space.
@@ -56,7 +58,8 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalCache& local
   Activations at = activations(ids.size());
   embed(exec_, model_.weights.embedding->bytes.data(), model_.weights.embedding->dtype, ids, at.x);
 
-  const auto last_memory = std::find_if(memory_slots_.rbegin(), memory_slots_.rend(), [](int slot) { return slot >= 0; });
+  const auto last_memory =
+      std::find_if(memory_slots_.rbegin(), memory_slots_.rend(), [](int slot) { return slot >= 0; });
   const auto memory_layers_end = static_cast<std::size_t>(memory_slots_.rend() - last_memory);
   const std::size_t layers = until == Until::memory ? memory_layers_end : config_.num_layers;
   for (std::size_t layer = 0; layer < layers; ++layer) {
@@ -76,8 +79,9 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalCache& local
   }
 }
 
-/// x += W_o Attention(rms_norm(x)): causal over the local window and, in a memory layer, over the whole memory, in one softmax.
-/// store_only: keep the keys and values and leave x alone, for the last layer of a pass that needs nothing else.
+/// x += W_o Attention(rms_norm(x)): causal over the local window and, in a memory layer, over the whole memory, in one
+/// softmax. store_only: keep the keys and values and leave x alone, for the last layer of a pass that needs nothing
+/// else.
 template <class Exec>
 void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalCache& local, Memory& memory, bool store_only) {
   const LayerWeights& w = model_.weights.layers[layer];

@@ -13,8 +13,8 @@
 
 namespace memlane {
 
-/// A Llama whose memory layers attend to a memory as well (Tworkowski et al. 2023, Focused Transformer): one forward pass.
-/// Read forward() in decoder.cc first.
+/// A Llama whose memory layers attend to a memory as well (Tworkowski et al. 2023, Focused Transformer): one forward
+/// pass. Read forward() in decoder.cc first.
 template <class Exec>
 class Decoder {
  public:
@@ -32,7 +32,8 @@ class Decoder {
   /// ids: each in [0, vocab), local.size() + tokens <= window. memory: what memory layers attend to.
   /// logits: with Until::logits, of the last logits.extent(0) tokens, [1 ... tokens, vocab]; else empty.
   /// Throws Interrupted, between layers, once the stop flag is set; `local` then counts none of the tokens.
-  void forward(std::span<const std::int32_t> ids, LocalCache& local, Memory& memory, Until until, View<float, 2> logits);
+  void forward(std::span<const std::int32_t> ids, LocalCache& local, Memory& memory, Until until,
+               View<float, 2> logits);
 
   /// A flag that ends a pass early; null for none.
   void set_stop_flag(const std::atomic<bool>* stop) { stop_ = stop; }

@@ -22,7 +22,8 @@ LocalCache::LocalCache(const ModelConfig& config, const MemorySettings& settings
 }
 
 std::size_t LocalCache::bytes(const ModelConfig& config, const MemorySettings& settings, DType compute) {
-  const std::size_t per_layer = key_elements(settings.window, config.head_dim, compute) + settings.window * config.head_dim;
+  const std::size_t per_layer =
+      key_elements(settings.window, config.head_dim, compute) + settings.window * config.head_dim;
   const std::size_t raw = 2 * settings.window * config.head_dim * sizeof(float);
   return config.num_kv_heads * (config.num_layers * per_layer * size_of(compute) + settings.mem_layers.size() * raw);
 }

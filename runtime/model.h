@@ -21,14 +21,15 @@ struct Model {
   std::string fingerprint = {};  ///< of every tensor and of what the config says about the maths; 32 hexadecimal digits
 };
 
-/// Loads a Hugging Face model folder. compute: f32 or bf16; by default what the checkpoint is in (F32: f32; BF16, F16: bf16).
-/// Throws InputError, also when the weights would not fit in free memory.
+/// Loads a Hugging Face model folder. compute: f32 or bf16; by default what the checkpoint is in (F32: f32; BF16, F16:
+/// bf16). Throws InputError, also when the weights would not fit in free memory.
 Model load_model(CpuExec& exec, const std::filesystem::path& folder, std::optional<DType> compute = std::nullopt);
 
 /// What load_model would compute in by default.
 DType default_compute(const Checkpoint& checkpoint);
 
-/// A fingerprint of what the model computes: the same for every copy of a model, another for any changed bit of a weight.
+/// A fingerprint of what the model computes: the same for every copy of a model, another for any changed bit of a
+/// weight.
 std::string model_fingerprint(CpuExec& exec, const ModelConfig& config, const Checkpoint& checkpoint);
 
 }  // namespace memlane

@@ -22,8 +22,8 @@ double sum_nll(View<const float, 2> logits, std::span<const std::int32_t> ids) {
   return nll;
 }
 
-PerplexityResult perplexity_with_memory(CpuExec& exec, const Model& model, const MemorySettings& settings, const Lookup& lookup,
-                                        const PerplexityTask& task, const std::atomic<bool>* stop,
+PerplexityResult perplexity_with_memory(CpuExec& exec, const Model& model, const MemorySettings& settings,
+                                        const Lookup& lookup, const PerplexityTask& task, const std::atomic<bool>* stop,
                                         const std::function<void(std::size_t, std::size_t)>& progress) {
   const std::size_t window = settings.window;
   MEMLANE_EXPECTS(task.targets > 0 && task.targets % window == 0 && task.memory_tokens % window == 0);

@@ -23,15 +23,16 @@ struct PerplexityResult {
   std::size_t tokens = 0;  ///< scored: all targets but the first of each window
 };
 
-/// Reads the windows before the targets into memory, then scores the target windows one by one. Before every window, scored or not, memory
-/// holds the windows that lie at most memory_tokens before it and nothing else, so each target has exactly the context that is named: its
-/// window so far and the memory. Every scored window begins with its own tokens (no BOS).
-/// progress: called with (tokens done, tokens in all). Throws Interrupted once `stop` is set.
-PerplexityResult perplexity_with_memory(CpuExec& exec, const Model& model, const MemorySettings& settings, const Lookup& lookup,
-                                        const PerplexityTask& task, const std::atomic<bool>* stop,
+/// Reads the windows before the targets into memory, then scores the target windows one by one. Before every window,
+/// scored or not, memory holds the windows that lie at most memory_tokens before it and nothing else, so each target
+/// has exactly the context that is named: its window so far and the memory. Every scored window begins with its own
+/// tokens (no BOS). progress: called with (tokens done, tokens in all). Throws Interrupted once `stop` is set.
+PerplexityResult perplexity_with_memory(CpuExec& exec, const Model& model, const MemorySettings& settings,
+                                        const Lookup& lookup, const PerplexityTask& task, const std::atomic<bool>* stop,
                                         const std::function<void(std::size_t, std::size_t)>& progress);
 
-/// -ln p of ids[i + 1] after the token of row i, summed over the rows but the last. logits: [tokens, vocab], ids: [tokens].
+/// -ln p of ids[i + 1] after the token of row i, summed over the rows but the last. logits: [tokens, vocab], ids:
+/// [tokens].
 double sum_nll(View<const float, 2> logits, std::span<const std::int32_t> ids);
 
 }  // namespace memlane

@@ -12,27 +12,36 @@ namespace memlane {
 namespace {
 
 constexpr std::string_view kTaskLine =
-    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. I will quiz you about the "
+    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. I will quiz you "
+    "about the "
     "important information there.";
 constexpr std::string_view kRepeatedFiller =
     "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.";
 constexpr std::size_t kNames = 100;
 /// First names, so that a name is a word or two of tokens in any vocabulary.
 constexpr std::array<std::string_view, kNames> kKeyNames = {
-    "Adam",   "Agnes",  "Albert", "Alice",  "Amelia", "Andrew", "Anna",   "Anthony", "Arthur", "Audrey", "Barbara", "Basil",  "Beatrice", "Benjamin",
-    "Bernard", "Bertha", "Blanche", "Brian", "Bridget", "Caroline", "Cecil", "Charles", "Charlotte", "Clara", "Clement", "Colin",  "Cora",  "Daisy",
-    "Daniel", "David",  "Dennis", "Dora",   "Dorothy", "Douglas", "Edgar",  "Edith",   "Edward", "Eleanor", "Eliza",  "Emily",  "Eric",  "Ernest",
-    "Esther", "Ethel",  "Eugene", "Eva",    "Felix",  "Fiona",  "Florence", "Frances", "Frank",  "Frederick", "George", "Gerald", "Gertrude", "Gilbert",
-    "Grace",  "Graham", "Harold", "Harriet", "Hazel", "Helen",  "Henry",  "Herbert", "Howard", "Hugh",   "Irene",  "Isaac",  "Ivan",  "Jack",
-    "James",  "Jane",   "Jasper", "Joan",   "John",   "Joseph", "Josephine", "Judith", "Julia", "Katherine", "Kenneth", "Laura", "Lawrence", "Leonard",
-    "Louise", "Lucy",   "Mabel",  "Martha", "Martin", "Matilda", "Maurice", "Mildred", "Nathan", "Oliver", "Patrick", "Percy",  "Ralph", "Rebecca",
-    "Simon",  "Walter"};
+    "Adam",     "Agnes",    "Albert",  "Alice",    "Amelia",    "Andrew",  "Anna",      "Anthony",   "Arthur",
+    "Audrey",   "Barbara",  "Basil",   "Beatrice", "Benjamin",  "Bernard", "Bertha",    "Blanche",   "Brian",
+    "Bridget",  "Caroline", "Cecil",   "Charles",  "Charlotte", "Clara",   "Clement",   "Colin",     "Cora",
+    "Daisy",    "Daniel",   "David",   "Dennis",   "Dora",      "Dorothy", "Douglas",   "Edgar",     "Edith",
+    "Edward",   "Eleanor",  "Eliza",   "Emily",    "Eric",      "Ernest",  "Esther",    "Ethel",     "Eugene",
+    "Eva",      "Felix",    "Fiona",   "Florence", "Frances",   "Frank",   "Frederick", "George",    "Gerald",
+    "Gertrude", "Gilbert",  "Grace",   "Graham",   "Harold",    "Harriet", "Hazel",     "Helen",     "Henry",
+    "Herbert",  "Howard",   "Hugh",    "Irene",    "Isaac",     "Ivan",    "Jack",      "James",     "Jane",
+    "Jasper",   "Joan",     "John",    "Joseph",   "Josephine", "Judith",  "Julia",     "Katherine", "Kenneth",
+    "Laura",    "Lawrence", "Leonard", "Louise",   "Lucy",      "Mabel",   "Martha",    "Martin",    "Matilda",
+    "Maurice",  "Mildred",  "Nathan",  "Oliver",   "Patrick",   "Percy",   "Ralph",     "Rebecca",   "Simon",
+    "Walter"};
 
 using Random = std::mt19937_64;
 
-std::size_t below(Random& random, std::size_t count) { return static_cast<std::size_t>(random() % count); }
+std::size_t below(Random& random, std::size_t count) {
+  return static_cast<std::size_t>(random() % count);
+}
 
-std::string five_digits(Random& random) { return std::to_string(10000 + below(random, 90000)); }
+std::string five_digits(Random& random) {
+  return std::to_string(10000 + below(random, 90000));
+}
 
 /// Statements and where in the filler they go, as shares of it.
 struct Statement {
@@ -40,12 +49,16 @@ struct Statement {
   double depth;
 };
 
-double uniform(Random& random) { return static_cast<double>(random() >> 11) * 0x1p-53; }
+double uniform(Random& random) {
+  return static_cast<double>(random() >> 11) * 0x1p-53;
+}
 
 }  // namespace
 
 RecallTrials::RecallTrials(const Tokenizer& tokenizer, std::string_view book)
-    : tokenizer_(tokenizer), book_(tokenizer.encode(book, false)), repeated_(tokenizer.encode(kRepeatedFiller, false)) {}
+    : tokenizer_(tokenizer),
+      book_(tokenizer.encode(book, false)),
+      repeated_(tokenizer.encode(kRepeatedFiller, false)) {}
 
 RecallTrial RecallTrials::make(const RecallSetting& setting, std::uint64_t seed, std::size_t trial) const {
   Random random(seed * 1'000'003 + trial);
@@ -54,7 +67,8 @@ RecallTrial RecallTrials::make(const RecallSetting& setting, std::uint64_t seed,
   std::vector<Statement> statements;
   std::string question;
   if (setting.task == RecallTask::passkey) {
-    statements.push_back({"The pass key is " + result.answer + ". Remember it. " + result.answer + " is the pass key.", uniform(random)});
+    statements.push_back({"The pass key is " + result.answer + ". Remember it. " + result.answer + " is the pass key.",
+                          uniform(random)});
     question = "What is the pass key? The pass key is";
   } else {
     const std::size_t asked = below(random, kNames);
@@ -64,7 +78,8 @@ RecallTrial RecallTrials::make(const RecallSetting& setting, std::uint64_t seed,
     }
     question = fmt::format("What is the pass key of {0}? The pass key of {0} is", kKeyNames[asked]);
   }
-  std::stable_sort(statements.begin(), statements.end(), [](const Statement& a, const Statement& b) { return a.depth < b.depth; });
+  std::stable_sort(statements.begin(), statements.end(),
+                   [](const Statement& a, const Statement& b) { return a.depth < b.depth; });
 
   result.document = tokenizer_.encode(kTaskLine, true);
   result.question = tokenizer_.encode(question, false);
@@ -75,7 +90,8 @@ RecallTrial RecallTrials::make(const RecallSetting& setting, std::uint64_t seed,
     used += stated.back().size();
   }
   if (used > setting.length) {
-    input_error("length {}: the statements and the question alone take {} tokens; use a greater length", setting.length, used);
+    input_error("length {}: the statements and the question alone take {} tokens; use a greater length", setting.length,
+                used);
   }
 
   const bool from_book = setting.filler == RecallFiller::book;

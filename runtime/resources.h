@@ -7,8 +7,8 @@
 
 namespace memlane {
 
-/// Bytes of memory that this process may still take: what the system calls available, or less where a control group or a resource limit
-/// says so.
+/// Bytes of memory that this process may still take: what the system calls available, or less where a control group or
+/// a resource limit says so.
 std::uint64_t free_memory();
 
 /// Bytes free to this user on the file system of `path` (of its nearest existing parent).

@@ -8,8 +8,8 @@ namespace memlane {
 
 /// Cosines and sines of rotary position embedding for positions 0 ... positions - 1.
 ///
-/// inv_freq_i = theta^(-2i / head_dim), angle = position * inv_freq_i, both rounded to float32 as PyTorch implementations of Llama do
-/// (Su et al. 2021; LlamaRotaryEmbedding).
+/// inv_freq_i = theta^(-2i / head_dim), angle = position * inv_freq_i, both rounded to float32 as PyTorch
+/// implementations of Llama do (Su et al. 2021; LlamaRotaryEmbedding).
 class RopeTable {
  public:
   RopeTable(std::size_t head_dim, double theta, std::size_t positions);

@@ -17,19 +17,25 @@ void SamplerOptions::check() const {
   }
 }
 
-Sampler::Sampler(const SamplerOptions& options) : options_(options), random_(options.seed) { options_.check(); }
+Sampler::Sampler(const SamplerOptions& options) : options_(options), random_(options.seed) {
+  options_.check();
+}
 
 std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std::int32_t> seen) {
   MEMLANE_EXPECTS(!logits.empty());
   // Sorting is undefined with them, and any token would be as wrong as another.
   if (std::any_of(logits.begin(), logits.end(), [](float logit) { return std::isnan(logit); })) {
-    input_error("the model's logits: expected numbers, found NaN; its weights are damaged, or too large for the type computed in: check "
-                "the checkpoint, or try --compute float32");
+    input_error(
+        "the model's logits: expected numbers, found NaN; its weights are damaged, or too large for the type computed "
+        "in: check "
+        "the checkpoint, or try --compute float32");
   }
   candidates_.clear();
   for (std::size_t id = 0; id < logits.size(); ++id) candidates_.push_back({logits[id], static_cast<std::int32_t>(id)});
   if (options_.repetition_penalty != 1) penalise(seen);
-  const auto likelier = [](const Candidate& a, const Candidate& b) { return a.score != b.score ? a.score > b.score : a.id < b.id; };
+  const auto likelier = [](const Candidate& a, const Candidate& b) {
+    return a.score != b.score ? a.score > b.score : a.id < b.id;
+  };
   if (options_.temperature == 0) return std::min_element(candidates_.begin(), candidates_.end(), likelier)->id;
 
   std::sort(candidates_.begin(), candidates_.end(), likelier);
@@ -76,6 +82,8 @@ void Sampler::keep_top_p() {
 }
 
 /// In [0, 1), from the top 53 bits: the same on every platform, as the standard's distributions need not be.
-double Sampler::uniform() { return static_cast<double>(random_() >> 11) * 0x1p-53; }
+double Sampler::uniform() {
+  return static_cast<double>(random_() >> 11) * 0x1p-53;
+}
 
 }  // namespace memlane

@@ -39,7 +39,8 @@ void Session::call(std::span<const std::int32_t> ids, std::size_t last_context_l
     const std::size_t first_wanted = ids.size() - logits.extent(0);
     const std::size_t begin = std::clamp(first_wanted, range.begin, range.end);
     const bool wanted = begin < range.end;
-    const View<float, 2> part = wanted ? logits.slice(begin - first_wanted, range.end - first_wanted) : View<float, 2>();
+    const View<float, 2> part =
+        wanted ? logits.slice(begin - first_wanted, range.end - first_wanted) : View<float, 2>();
     run(ids.subspan(range.begin, range.size()), wanted ? Until::logits : least, part);
     if (progress_) progress_(range.end, ids.size());
   };
@@ -75,17 +76,19 @@ void Session::move_local_to_memory() {
 void Session::check_ids(std::span<const std::int32_t> ids) const {
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || static_cast<std::size_t>(ids[i]) >= model_.config.vocab_size) {
-      input_error("token {} has id {}: expected 0 ... {}, the vocabulary of {}", i, ids[i], model_.config.vocab_size - 1,
-                  model_.folder.string());
+      input_error("token {} has id {}: expected 0 ... {}, the vocabulary of {}", i, ids[i],
+                  model_.config.vocab_size - 1, model_.folder.string());
     }
   }
 }
 
-std::size_t Session::bytes(const ModelConfig& config, const MemorySettings& settings, DType compute, std::size_t entries) {
+std::size_t Session::bytes(const ModelConfig& config, const MemorySettings& settings, DType compute,
+                           std::size_t entries) {
   const std::size_t windows = windows_for(entries, settings.window);
-  const std::size_t memory = settings.mem_layers.empty()
-                                 ? 0
-                                 : windows * entry_shape(config, settings).segment_bytes(std::min(entries, settings.window));
+  const std::size_t memory =
+      settings.mem_layers.empty()
+          ? 0
+          : windows * entry_shape(config, settings).segment_bytes(std::min(entries, settings.window));
   return LocalCache::bytes(config, settings, compute) +
          Decoder<CpuExec>::workspace_bytes(config, std::min(entries, settings.window)) + memory;
 }

@@ -4,8 +4,8 @@
 
 namespace memlane {
 
-MemoryFileHeader memory_header(const Model& model, const std::string& tokenizer_fingerprint, const MemorySettings& settings,
-                               const Lookup& lookup) {
+MemoryFileHeader memory_header(const Model& model, const std::string& tokenizer_fingerprint,
+                               const MemorySettings& settings, const Lookup& lookup) {
   MemoryFileHeader header;
   header.model_fingerprint = model.fingerprint;
   header.tokenizer_fingerprint = tokenizer_fingerprint;
@@ -26,23 +26,28 @@ MemoryFileHeader memory_header(const Model& model, const std::string& tokenizer_
 void require_same_meaning(const MemoryFile& file, const MemoryFileHeader& asked_for) {
   const std::string found = differences(file.header(), asked_for);
   if (!found.empty()) {
-    input_error("{}: this memory was made with another model or other settings: {}; use those of the file, or ingest into a new file",
-                file.path().string(), found);
+    input_error(
+        "{}: this memory was made with another model or other settings: {}; use those of the file, or ingest into a "
+        "new file",
+        file.path().string(), found);
   }
 }
 
-DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document, const Lookup& lookup) {
+DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document,
+                             const Lookup& lookup) {
   DocumentMemory memory(file.header().shape, lookup);
   for (const StoredWindow& window : document.windows) {
     memory.append(Segment(file.header().shape, window.count, window.entries));
   }
-  const bool has_index = lookup.kind == Lookup::Kind::faiss && lookup.factory == file.header().lookup && !document.indexes.blobs.empty();
+  const bool has_index =
+      lookup.kind == Lookup::Kind::faiss && lookup.factory == file.header().lookup && !document.indexes.blobs.empty();
   if (has_index) memory.load_indexes(document.indexes.blobs, document.indexes.entries_covered);
   memory.update_indexes(exec);
   return memory;
 }
 
-std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const MemoryFile& file, const Lookup& lookup) {
+std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const MemoryFile& file,
+                                                            const Lookup& lookup) {
   std::vector<std::unique_ptr<DocumentMemory>> documents;
   for (const StoredDocument& document : file.documents()) {
     if (document.windows.empty()) continue;

@@ -12,19 +12,22 @@
 
 namespace memlane {
 
-/// What a memory file must say to be used with this model and these settings. tokenizer_fingerprint: empty if only ids are used.
-MemoryFileHeader memory_header(const Model& model, const std::string& tokenizer_fingerprint, const MemorySettings& settings,
-                               const Lookup& lookup);
+/// What a memory file must say to be used with this model and these settings. tokenizer_fingerprint: empty if only ids
+/// are used.
+MemoryFileHeader memory_header(const Model& model, const std::string& tokenizer_fingerprint,
+                               const MemorySettings& settings, const Lookup& lookup);
 
 /// Throws InputError, with every difference, if a file's entries do not mean what `asked_for` says.
 void require_same_meaning(const MemoryFile& file, const MemoryFileHeader& asked_for);
 
-/// A stored document as memory. Its segments lie in the mapped file, which must outlive it; no token is computed. Key indexes come from
-/// the file if it has them for this lookup, otherwise they are built from the stored keys.
-DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document, const Lookup& lookup);
+/// A stored document as memory. Its segments lie in the mapped file, which must outlive it; no token is computed. Key
+/// indexes come from the file if it has them for this lookup, otherwise they are built from the stored keys.
+DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document,
+                             const Lookup& lookup);
 
 /// Every document of a file that has entries.
-std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const MemoryFile& file, const Lookup& lookup);
+std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const MemoryFile& file,
+                                                            const Lookup& lookup);
 
 /// Bytes of key indexes over so many entries: what a FAISS index with full keys takes; 0 for other lookups.
 std::size_t index_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t entries);

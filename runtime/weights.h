@@ -22,13 +22,14 @@ struct LayerWeights {
   PackedMatrix down;             ///< [hidden, intermediate]
 };
 
-/// A model's weights, ready for kernels. The embedding table stays in the mapped checkpoint: a token needs one row of it.
+/// A model's weights, ready for kernels. The embedding table stays in the mapped checkpoint: a token needs one row of
+/// it.
 struct Weights {
-  DType compute = DType::f32;          ///< f32 or bf16: the type of matrix elements
-  const Tensor* embedding = nullptr;   ///< [vocab, hidden]
+  DType compute = DType::f32;         ///< f32 or bf16: the type of matrix elements
+  const Tensor* embedding = nullptr;  ///< [vocab, hidden]
   std::vector<LayerWeights> layers;
-  Buffer<float> final_norm;            ///< [hidden]
-  PackedMatrix head;                   ///< [vocab, hidden]; of a tied model the embedding
+  Buffer<float> final_norm;  ///< [hidden]
+  PackedMatrix head;         ///< [vocab, hidden]; of a tied model the embedding
 };
 
 /// Reads and packs every weight. Throws InputError for a tensor that is missing or contradicts the config.

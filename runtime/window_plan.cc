@@ -13,6 +13,8 @@ WindowPlan plan_windows(std::size_t tokens, std::size_t window, std::size_t last
   return plan;
 }
 
-std::size_t windows_for(std::size_t tokens, std::size_t window) { return (tokens + window - 1) / window; }
+std::size_t windows_for(std::size_t tokens, std::size_t window) {
+  return (tokens + window - 1) / window;
+}
 
 }  // namespace memlane

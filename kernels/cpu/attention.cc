@@ -21,7 +21,8 @@ struct PartialRow {
 
 PartialRow row_of(const AttentionPartial& partial, std::size_t flat_index) {
   const std::size_t head_dim = partial.sum.extent(2);
-  return {partial.sum.data() + flat_index * head_dim, partial.max.data() + flat_index, partial.weight.data() + flat_index};
+  return {partial.sum.data() + flat_index * head_dim, partial.max.data() + flat_index,
+          partial.weight.data() + flat_index};
 }
 
 void clear(PartialRow row, std::size_t head_dim) {
@@ -31,7 +32,9 @@ void clear(PartialRow row, std::size_t head_dim) {
 }
 
 /// exp(x - max) for merging, where x may be -inf.
-float weight_under(float x, float max) { return x == kNothing ? 0.0F : std::exp(x - max); }
+float weight_under(float x, float max) {
+  return x == kNothing ? 0.0F : std::exp(x - max);
+}
 
 void merge_row(PartialRow into, PartialRow from, std::size_t head_dim) {
   if (*from.weight == 0) return;
@@ -89,8 +92,8 @@ void weigh_tile(const MicroKernels& micro, const Workspace& work, std::size_t ro
 }
 
 /// The partial of one block for an item's rows, into the workspace.
-void attend_block(const MicroKernels& micro, const QueryRows& rows, const QueryRows::Item& item, const EntryBlock& block,
-                  Visibility visibility, const Workspace& work) {
+void attend_block(const MicroKernels& micro, const QueryRows& rows, const QueryRows::Item& item,
+                  const EntryBlock& block, Visibility visibility, const Workspace& work) {
   const std::size_t count = item.tokens * rows.group;
   std::fill_n(work.sum, count * work.sum_stride, 0.0F);
   std::fill_n(work.max, count, kNothing);
@@ -142,7 +145,8 @@ class SplitPartials {
 AttentionPartial PartialBuffer::get(std::size_t tokens, std::size_t heads, std::size_t head_dim) {
   storage_.reserve_discarding(tokens * heads * (head_dim + 2));
   float* max = storage_.data() + tokens * heads * head_dim;
-  return {{storage_.data(), {tokens, heads, head_dim}}, {max, {tokens, heads}}, {max + tokens * heads, {tokens, heads}}};
+  return {
+      {storage_.data(), {tokens, heads, head_dim}}, {max, {tokens, heads}}, {max + tokens * heads, {tokens, heads}}};
 }
 
 void attend(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks, float scale,
@@ -171,7 +175,8 @@ void attend(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 
   };
 
   if (!split) {
-    exec.pool().run(row_items, [&](std::size_t item, std::size_t worker) { run_item(item, worker, 0, block_count, out); });
+    exec.pool().run(row_items,
+                    [&](std::size_t item, std::size_t worker) { run_item(item, worker, 0, block_count, out); });
     return;
   }
   const SplitPartials partials(exec, block_count, rows);

@@ -20,8 +20,10 @@ constexpr InstructionSet kAll[] = {InstructionSet::portable, InstructionSet::avx
 bool machine_has(InstructionSet set) {
 #if defined(__x86_64__)
   switch (set) {
-    case InstructionSet::portable: return true;
-    case InstructionSet::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case InstructionSet::portable:
+      return true;
+    case InstructionSet::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case InstructionSet::avx512:
       return machine_has(InstructionSet::avx2) && __builtin_cpu_supports("avx512f") &&
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
@@ -50,10 +52,14 @@ const MicroKernels& micro_kernels(InstructionSet set) {
   }
 #if defined(__x86_64__)
   switch (set) {
-    case InstructionSet::avx2: return micro_kernels_avx2;
-    case InstructionSet::avx512: return micro_kernels_avx512;
-    case InstructionSet::avx512_bf16: return micro_kernels_avx512_bf16;
-    case InstructionSet::portable: break;
+    case InstructionSet::avx2:
+      return micro_kernels_avx2;
+    case InstructionSet::avx512:
+      return micro_kernels_avx512;
+    case InstructionSet::avx512_bf16:
+      return micro_kernels_avx512_bf16;
+    case InstructionSet::portable:
+      break;
   }
 #endif
   return micro_kernels_portable;
@@ -61,10 +67,14 @@ const MicroKernels& micro_kernels(InstructionSet set) {
 
 const char* name_of(InstructionSet set) {
   switch (set) {
-    case InstructionSet::portable: return "portable";
-    case InstructionSet::avx2: return "avx2";
-    case InstructionSet::avx512: return "avx512";
-    case InstructionSet::avx512_bf16: return "avx512-bf16";
+    case InstructionSet::portable:
+      return "portable";
+    case InstructionSet::avx2:
+      return "avx2";
+    case InstructionSet::avx512:
+      return "avx512";
+    case InstructionSet::avx512_bf16:
+      return "avx512-bf16";
   }
   return "unknown";
 }

@@ -50,7 +50,8 @@ void score_tile(const MicroKernels& micro, const float* queries, std::size_t row
   }
 }
 
-void widen_value(const MicroKernels& micro, const EntryBlock& block, std::size_t entry, std::size_t head_dim, float* out) {
+void widen_value(const MicroKernels& micro, const EntryBlock& block, std::size_t entry, std::size_t head_dim,
+                 float* out) {
   if (block.dtype == DType::f32) {
     std::memcpy(out, static_cast<const float*>(block.values) + entry * head_dim, head_dim * sizeof(float));
     return;

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstddef>
-#include "kernels/array.h"
 
+#include "kernels/array.h"
 #include "kernels/cpu/micro_kernels.h"
 #include "kernels/entries.h"
 
@@ -11,7 +11,8 @@ namespace memlane {
 /// What attention and search share on the CPU: rows of queries of one kv head against tiles of its keys.
 
 inline constexpr std::size_t kTileEntries = 128;  // keys scored at once: four panels
-inline constexpr std::size_t kQueryRows = 112;    // query rows that share each tile: eight register tiles of the widest set
+inline constexpr std::size_t kQueryRows =
+    112;  // query rows that share each tile: eight register tiles of the widest set
 
 /// How the query rows of a call are cut into items. A row is one token and one of the query heads that share a kv head.
 struct QueryRows {
@@ -42,12 +43,13 @@ void gather_queries(View<const float, 3> queries, const QueryRows& rows, const Q
 void score_tile(const MicroKernels& micro, const float* queries, std::size_t rows, std::size_t head_dim,
                 const EntryBlock& block, std::size_t begin, float* widened, float* scores);
 
-/// Values [begin, end) of a block as floats, in panels of 32 of their elements: [ceil(head_dim / 32)][kTileEntries][32], zero beyond
-/// `end` and head_dim. row: scratch [head_dim].
+/// Values [begin, end) of a block as floats, in panels of 32 of their elements: [ceil(head_dim /
+/// 32)][kTileEntries][32], zero beyond `end` and head_dim. row: scratch [head_dim].
 void widen_values(const MicroKernels& micro, const EntryBlock& block, std::size_t begin, std::size_t end,
                   std::size_t head_dim, float* row, float* panels);
 
 /// One row of values as floats. out: [head_dim].
-void widen_value(const MicroKernels& micro, const EntryBlock& block, std::size_t entry, std::size_t head_dim, float* out);
+void widen_value(const MicroKernels& micro, const EntryBlock& block, std::size_t entry, std::size_t head_dim,
+                 float* out);
 
 }  // namespace memlane

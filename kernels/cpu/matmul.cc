@@ -8,8 +8,9 @@ namespace memlane {
 namespace {
 
 constexpr std::size_t kPanel = 32;
-constexpr std::size_t kBlockRows = 112;   // rows of a per item: eight register tiles of the widest instruction set
-constexpr std::size_t kBlockUnits = 512;  // units of k per pass: a panel's piece (64 KB) stays in the second-level cache
+constexpr std::size_t kBlockRows = 112;  // rows of a per item: eight register tiles of the widest instruction set
+constexpr std::size_t kBlockUnits =
+    512;  // units of k per pass: a panel's piece (64 KB) stays in the second-level cache
 
 template <class T>
 T element(const std::byte* rows, std::size_t index) {
@@ -60,7 +61,8 @@ void multiply(CpuExec& exec, Gemm gemm, const A* a, std::size_t lda, const Packe
   const std::size_t m = out.extent(0);
   const std::size_t panels = (w.n() + kPanel - 1) / kPanel;
   const std::size_t row_blocks = (m + kBlockRows - 1) / kBlockRows;
-  // Enough items for every thread to finish at about the same time, few enough for each to stream a good stretch of weights.
+  // Enough items for every thread to finish at about the same time, few enough for each to stream a good stretch of
+  // weights.
   const std::size_t wanted_chunks = std::max<std::size_t>(1, 8 * exec.threads() / row_blocks);
   const std::size_t chunk = std::clamp<std::size_t>(panels / wanted_chunks, 1, 16);
   const std::size_t chunks = (panels + chunk - 1) / chunk;

@@ -7,13 +7,14 @@ namespace memlane {
 
 /// The innermost loops, compiled once per instruction set from one source (micro_kernels.inc) and chosen at run time.
 ///
-/// This header is included by files compiled for instruction sets that the running machine may lack. It and micro_kernels.inc must not
-/// define or instantiate any inline function of other headers: the linker could keep that copy for the whole program.
+/// This header is included by files compiled for instruction sets that the running machine may lack. It and
+/// micro_kernels.inc must not define or instantiate any inline function of other headers: the linker could keep that
+/// copy for the whole program.
 struct MicroKernels {
   const char* name;
 
-  /// c[rows, 32] = a[rows, k] * b[k, 32], or += if accumulate. Each element is one chain of multiply-adds in order of k, so a row's
-  /// result does not depend on the other rows. a and c have row strides lda and ldc; b is one panel.
+  /// c[rows, 32] = a[rows, k] * b[k, 32], or += if accumulate. Each element is one chain of multiply-adds in order of
+  /// k, so a row's result does not depend on the other rows. a and c have row strides lda and ldc; b is one panel.
   void (*gemm_f32)(std::size_t rows, std::size_t k, const float* a, std::size_t lda, const float* b, float* c,
                    std::size_t ldc, bool accumulate);
   /// The same with pairs of bfloat16 along k in each 32-bit unit: a[rows, k_pairs], b[k_pairs, 32].

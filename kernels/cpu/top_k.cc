@@ -18,7 +18,9 @@ struct Candidate {
 };
 
 /// A total order, so that the best k are one set however the entries are visited.
-bool better(const Candidate& a, const Candidate& b) { return a.score != b.score ? a.score > b.score : a.id < b.id; }
+bool better(const Candidate& a, const Candidate& b) {
+  return a.score != b.score ? a.score > b.score : a.id < b.id;
+}
 
 /// The best k of a stream of candidates: they gather in a list that is cut to k whenever it doubles.
 class BestK {
@@ -84,7 +86,8 @@ struct Span {
 
 std::vector<Span> cut_blocks(std::size_t blocks, std::size_t parts) {
   std::vector<Span> spans;
-  for (std::size_t part = 0; part < parts; ++part) spans.push_back({blocks * part / parts, blocks * (part + 1) / parts});
+  for (std::size_t part = 0; part < parts; ++part)
+    spans.push_back({blocks * part / parts, blocks * (part + 1) / parts});
   return spans;
 }
 
@@ -98,8 +101,8 @@ std::vector<std::int64_t> block_begins(View<const EntryBlock, 2> blocks) {
 
 }  // namespace
 
-void top_k_scan(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks, View<std::int64_t, 3> ids,
-                View<float, 3> scores) {
+void top_k_scan(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks,
+                View<std::int64_t, 3> ids, View<float, 3> scores) {
   const QueryRows rows(queries, blocks.extent(0));
   const std::size_t k = ids.extent(2);
   const std::size_t block_count = blocks.extent(1);
@@ -107,7 +110,8 @@ void top_k_scan(CpuExec& exec, View<const float, 3> queries, View<const EntryBlo
   const std::vector<std::int64_t> begins = block_begins(blocks);
   const std::size_t row_items = rows.kv_heads * rows.items_per_head;
   const std::size_t wanted_parts = (4 * exec.threads() + row_items - 1) / row_items;
-  const std::vector<Span> parts = cut_blocks(block_count, std::clamp<std::size_t>(wanted_parts, 1, std::max<std::size_t>(block_count, 1)));
+  const std::vector<Span> parts =
+      cut_blocks(block_count, std::clamp<std::size_t>(wanted_parts, 1, std::max<std::size_t>(block_count, 1)));
 
   // Few query rows: the blocks are cut into parts, each with its own best k, joined afterwards.
   const std::size_t n = k * parts.size();
@@ -121,9 +125,10 @@ void top_k_scan(CpuExec& exec, View<const float, 3> queries, View<const EntryBlo
     const QueryRows::Item item = rows.item(row_item % rows.items_per_head, row_item / rows.items_per_head);
     const std::size_t count = item.tokens * rows.group;
     const auto lay_out = [&](ScratchLayout& layout) {
-      struct { float *queries, *widened, *scores; } space{layout.take<float>(count * rows.head_dim),
-                                                          layout.take<float>((rows.head_dim + 1) * kPanelEntries),
-                                                          layout.take<float>(count * kTileEntries)};
+      struct {
+        float *queries, *widened, *scores;
+      } space{layout.take<float>(count * rows.head_dim), layout.take<float>((rows.head_dim + 1) * kPanelEntries),
+              layout.take<float>(count * kTileEntries)};
       return space;
     };
     ScratchLayout measure(nullptr);
@@ -150,8 +155,8 @@ void top_k_scan(CpuExec& exec, View<const float, 3> queries, View<const EntryBlo
     }
   });
   if (parts.size() > 1) {
-    select_best(exec, {part_ids.data(), {rows.tokens, rows.heads, n}}, {part_scores.data(), {rows.tokens, rows.heads, n}},
-                ids, scores);
+    select_best(exec, {part_ids.data(), {rows.tokens, rows.heads, n}},
+                {part_scores.data(), {rows.tokens, rows.heads, n}}, ids, scores);
   }
 }
 
@@ -194,7 +199,8 @@ void select_best(CpuExec& exec, View<const std::int64_t, 3> proposed_ids, View<c
       if (proposed_ids.data()[i] >= 0) candidates.push_back({proposed_scores.data()[i], proposed_ids.data()[i]});
     }
     const std::size_t kept = std::min(k, candidates.size());
-    std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(kept), candidates.end(), better);
+    std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(kept), candidates.end(),
+                      better);
     write_by_id(std::span(candidates).first(kept), k, ids.data() + flat * k, scores.data() + flat * k);
   });
 }

@@ -115,7 +115,8 @@ TEST_F(Limits, AFullDiskKeepsWhatIsStored) {
 }
 
 TEST_F(Limits, NoRoomAtAllLeavesNothing) {
-  if (kThreadSanitized) GTEST_SKIP() << "ThreadSanitizer's runtime writes a file before main, and the limit stops it there";
+  if (kThreadSanitized)
+    GTEST_SKIP() << "ThreadSanitizer's runtime writes a file before main, and the limit stops it there";
   const std::string document = write("a.txt", story(100, 1));
   for (const ::rlim_t limit : {::rlim_t{0}, ::rlim_t{100}, ::rlim_t{8192}, ::rlim_t{14000}}) {
     expect_refused(Invocation{.arguments = ingest_words("m", {"--mem-layers", "2", "--window", "512", document}),

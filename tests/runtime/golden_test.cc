@@ -37,7 +37,8 @@ class GoldenData : public ::testing::TestWithParam<Golden> {
   std::vector<std::string> lengths() const {
     std::vector<std::string> found;
     for (const auto& [name, tensor] : expected_.tensors()) {
-      if (name.starts_with("prefill_") && name.ends_with(".input_ids")) found.push_back(name.substr(8, name.find('.') - 8));
+      if (name.starts_with("prefill_") && name.ends_with(".input_ids"))
+        found.push_back(name.substr(8, name.find('.') - 8));
     }
     EXPECT_FALSE(found.empty());
     return found;
@@ -50,7 +51,8 @@ class GoldenData : public ::testing::TestWithParam<Golden> {
         EXPECT_EQ(session.own_memory().entries(), 0U);
         continue;
       }
-      expect_entries(session.own_memory(), slot, expected_.floats(layer + ".keys"), expected_.floats(layer + ".values"));
+      expect_entries(session.own_memory(), slot, expected_.floats(layer + ".keys"),
+                     expected_.floats(layer + ".values"));
     }
   }
 
@@ -68,7 +70,8 @@ class GoldenData : public ::testing::TestWithParam<Golden> {
           read_key(block, i, d, key.data());
           for (std::size_t j = 0; j < d; ++j) {
             EXPECT_LE(error_in_tolerances(key[j], keys[at + j], slot), 1.0) << "key " << i << " of head " << head;
-            EXPECT_LE(error_in_tolerances(value(block, i * d + j), values[at + j], slot), 1.0) << "value " << i << " of head " << head;
+            EXPECT_LE(error_in_tolerances(value(block, i * d + j), values[at + j], slot), 1.0)
+                << "value " << i << " of head " << head;
           }
         }
       }
@@ -76,12 +79,13 @@ class GoldenData : public ::testing::TestWithParam<Golden> {
   }
 
   static float value(const EntryBlock& block, std::size_t index) {
-    return with_type(block.dtype, [&](auto type) { return to_float(static_cast<const decltype(type)*>(block.values)[index]); });
+    return with_type(block.dtype,
+                     [&](auto type) { return to_float(static_cast<const decltype(type)*>(block.values)[index]); });
   }
 
-  /// 1e-5 for float32 memory, one unit in the last place for bfloat16 memory. Elements near zero are sums of much larger terms, whose
-  /// error may be several of their own units: 1e-5 from float32 arithmetic and, above the first memory layer, 1e-4 from entries below
-  /// that were rounded the other way.
+  /// 1e-5 for float32 memory, one unit in the last place for bfloat16 memory. Elements near zero are sums of much
+  /// larger terms, whose error may be several of their own units: 1e-5 from float32 arithmetic and, above the first
+  /// memory layer, 1e-4 from entries below that were rounded the other way.
   double error_in_tolerances(float found, float expected, std::size_t slot) const {
     const double error = std::abs(static_cast<double>(found) - expected);
     if (settings_.mem_dtype == DType::f32) return error / 1e-5;
@@ -116,9 +120,11 @@ TEST_P(GoldenData, EveryDecodeStepGivesTheReferenceLogits) {
     const auto logits = expected_.floats("decode_" + n + ".logits");
     const auto lengths = expected_.integers("decode_" + n + ".local_and_memory_length");
     for (std::size_t step = 0; step < ids.size(); ++step) {
-      const auto found = call_for_logits(session, model_, std::span(ids).subspan(step, 1), settings_.last_context_length);
+      const auto found =
+          call_for_logits(session, model_, std::span(ids).subspan(step, 1), settings_.last_context_length);
       const std::size_t vocab = model_.config.vocab_size;
-      EXPECT_LE(max_difference(found, std::span(logits).subspan(step * vocab, vocab)), GetParam().logit_tolerance) << "step " << step;
+      EXPECT_LE(max_difference(found, std::span(logits).subspan(step * vocab, vocab)), GetParam().logit_tolerance)
+          << "step " << step;
       EXPECT_EQ(session.local_length(), static_cast<std::size_t>(lengths[2 * step]));
       EXPECT_EQ(session.memory_length(), static_cast<std::size_t>(lengths[2 * step + 1]));
     }
@@ -133,7 +139,8 @@ TEST_P(GoldenData, CallsInARowFollowTheOverflowRule) {
   for (int call = 0; calls.find("call_" + std::to_string(call) + ".input_ids") != nullptr; ++call) {
     const std::string name = "call_" + std::to_string(call);
     SCOPED_TRACE(name);
-    const auto logits = call_for_logits(session, model_, calls.integers(name + ".input_ids"), settings_.last_context_length);
+    const auto logits =
+        call_for_logits(session, model_, calls.integers(name + ".input_ids"), settings_.last_context_length);
     EXPECT_LE(max_difference(logits, calls.floats(name + ".logits")), GetParam().logit_tolerance);
     const auto lengths = calls.integers(name + ".local_and_memory_length");
     EXPECT_EQ(session.local_length(), static_cast<std::size_t>(lengths[0]));

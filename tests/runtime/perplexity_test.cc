@@ -44,7 +44,8 @@ TEST_F(Perplexity, OfOneWindowWithAllBeforeItInMemoryIsThatOfOneCall) {
 
 TEST_F(Perplexity, WithoutMemoryEachWindowStandsAlone) {
   double alone = 0;
-  for (std::size_t begin = 32 * 4; begin < ids_.size(); begin += 32) alone += call_nll(std::span(ids_).subspan(begin, 32), 0);
+  for (std::size_t begin = 32 * 4; begin < ids_.size(); begin += 32)
+    alone += call_nll(std::span(ids_).subspan(begin, 32), 0);
   const PerplexityResult result = score(32 * 4, 0);
   EXPECT_EQ(result.tokens, 4U * 31U);
   EXPECT_NEAR(result.nll, alone, 1e-3);

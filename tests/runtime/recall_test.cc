@@ -10,10 +10,13 @@ namespace {
 
 class Recall : public ::testing::Test {
  protected:
-  std::string text_of(const RecallTrial& trial) const { return tokenizer_.decode(trial.document) + " " + tokenizer_.decode(trial.question); }
+  std::string text_of(const RecallTrial& trial) const {
+    return tokenizer_.decode(trial.document) + " " + tokenizer_.decode(trial.question);
+  }
 
   Tokenizer tokenizer_ = Tokenizer::open(golden_folder("longllama-tokenizer"));
-  RecallTrials trials_{tokenizer_, "It was a dark night. The rain fell in torrents, and the wind rattled along the roofs."};
+  RecallTrials trials_{tokenizer_,
+                       "It was a dark night. The rain fell in torrents, and the wind rattled along the roofs."};
 };
 
 std::size_t count(const std::string& text, const std::string& part) {
@@ -35,7 +38,8 @@ TEST_F(Recall, ATrialHasExactlyTheTokensAskedFor) {
 TEST_F(Recall, ThePassKeyIsStatedTwiceAndAskedForInTheStandardWords) {
   const RecallTrial trial = trials_.make({RecallTask::passkey, RecallFiller::repeated, 1000}, 3, 7);
   const std::string text = text_of(trial);
-  EXPECT_EQ(count(text, "The pass key is " + trial.answer + ". Remember it. " + trial.answer + " is the pass key."), 1U);
+  EXPECT_EQ(count(text, "The pass key is " + trial.answer + ". Remember it. " + trial.answer + " is the pass key."),
+            1U);
   EXPECT_TRUE(text.ends_with("What is the pass key? The pass key is"));
   EXPECT_EQ(trial.answer.size(), 5U);
 }
