@@ -105,11 +105,11 @@ TEST_F(GenerateCommand, FailsIfStandardOutputIsFull) {
 
 TEST_F(GenerateCommand, StopsWithTheTextSoFarOnCtrlC) {
   Program program(Invocation{.arguments = words({"--ignore-eos", "--max-tokens", "100000"})});
-  std::this_thread::sleep_for(std::chrono::milliseconds(kSanitized ? 3000 : 300));
+  program.wait_for_output();
   program.send(SIGINT);
   const Outcome outcome = program.finish();
   EXPECT_EQ(outcome.exit_code, 1) << outcome.err;
-  EXPECT_THAT(outcome.out, HasSubstr("Once upon a time"));
+  EXPECT_THAT(outcome.out, ::testing::StartsWith("Once"));
   EXPECT_FALSE(first_invalid_utf8(outcome.out).has_value());
 }
 

@@ -103,6 +103,11 @@ void Program::send(int signal) {
   if (!status_) ::kill(pid_, signal);
 }
 
+void Program::wait_for_output() {
+  ::pollfd waiting{.fd = out_, .events = POLLIN, .revents = 0};
+  EXPECT_TRUE(wait_until([&] { return ::poll(&waiting, 1, 0) == 1 || ended(); })) << "no output";
+}
+
 bool Program::ended() {
   int status = 0;
   if (!status_ && ::waitpid(pid_, &status, WNOHANG) == pid_) status_ = status;

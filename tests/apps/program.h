@@ -53,6 +53,8 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   void send(int signal);
+  /// Waits until it has written something to standard output.
+  void wait_for_output();
   /// Whether it has ended (without waiting).
   bool ended();
   /// Waits until it ends; kills it and fails the test if that takes too long.
