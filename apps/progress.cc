@@ -45,10 +45,34 @@ double Progress::seconds() const {
   return std::chrono::duration<double>(Clock::now() - start_).count();
 }
 
+void Progress::learn(std::size_t done) {
+  const double x = static_cast<double>(done - first_) / static_cast<double>(std::max<std::size_t>(total_ - first_, 1));
+  const double t = seconds();
+  x2_ += x * x;
+  x3_ += x * x * x;
+  x4_ += x * x * x * x;
+  xt_ += x * t;
+  x2t_ += x * x * t;
+}
+
+double Progress::seconds_left(std::size_t done) const {
+  const double x = static_cast<double>(done - first_) / static_cast<double>(std::max<std::size_t>(total_ - first_, 1));
+  if (x <= 0 || x2_ <= 0) return 0;
+  double a = xt_ / x2_;
+  double b = 0;
+  const double determinant = x2_ * x4_ - x3_ * x3_;
+  if (determinant > 1e-9 * x2_ * x4_) {  // at least two different places
+    const double linear = (xt_ * x4_ - x2t_ * x3_) / determinant;
+    const double square = (x2t_ * x2_ - xt_ * x3_) / determinant;
+    if (linear >= 0 && square > 0) a = linear, b = square;
+  }
+  return a * (1 - x) + b * (1 - x * x);
+}
+
 std::string Progress::line(std::size_t done) const {
   const double rate = static_cast<double>(done - first_) / std::max(seconds(), 1e-9);
   const std::size_t filled = kBarWidth * done / std::max<std::size_t>(total_, 1);
-  const double left = rate > 0 ? static_cast<double>(total_ - done) / rate : 0;
+  const double left = seconds_left(done);
   return fmt::format("{} [{}{}] {:3}%  {} of {} tokens  {} tokens/s  {} left", label_, std::string(filled, '#'),
                      std::string(kBarWidth - filled, '.'), 100 * done / std::max<std::size_t>(total_, 1),
                      count_text(done), count_text(total_), count_text(static_cast<std::size_t>(rate)),
@@ -57,6 +81,7 @@ std::string Progress::line(std::size_t done) const {
 
 void Progress::update(std::size_t done) {
   if (!shown_) return;
+  learn(done);
   const bool complete = done >= total_;
   const auto now = Clock::now();
   const double since_last = std::chrono::duration<double>(now - last_).count();

@@ -18,6 +18,8 @@ class Progress {
 
  private:
   std::string line(std::size_t done) const;
+  void learn(std::size_t done);
+  double seconds_left(std::size_t done) const;
 
   std::string label_;
   std::size_t first_;
@@ -25,6 +27,9 @@ class Progress {
   bool shown_;
   bool on_terminal_;
   bool drawn_ = false;
+  /// Time grows with the square of the tokens where each is held against those before it: t = a x + b x^2 is fitted to
+  /// what was seen, x being the share of this run that is done. Sums of x^2, x^3, x^4, x t and x^2 t.
+  double x2_ = 0, x3_ = 0, x4_ = 0, xt_ = 0, x2t_ = 0;
   std::chrono::steady_clock::time_point start_;
   std::chrono::steady_clock::time_point last_;
 };

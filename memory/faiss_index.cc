@@ -123,12 +123,12 @@ class FaissIndex : public KeyIndex {
 
   void train(View<const float, 2> keys) override {
     use_one_thread();
-    index_->train(static_cast<faiss::Index::idx_t>(keys.extent(0)), keys.data());
+    translated("train", [&] { index_->train(static_cast<faiss::Index::idx_t>(keys.extent(0)), keys.data()); });
   }
 
   void add(View<const float, 2> keys) override {
     use_one_thread();
-    index_->add(static_cast<faiss::Index::idx_t>(keys.extent(0)), keys.data());
+    translated("add keys", [&] { index_->add(static_cast<faiss::Index::idx_t>(keys.extent(0)), keys.data()); });
   }
 
   std::size_t size() const override { return static_cast<std::size_t>(index_->ntotal); }
@@ -141,8 +141,10 @@ class FaissIndex : public KeyIndex {
     if (k == 0 || queries.extent(0) == 0) return;
     std::vector<float> scores(queries.extent(0) * k);
     std::vector<faiss::Index::idx_t> found(scores.size());
-    index_->search(static_cast<faiss::Index::idx_t>(queries.extent(0)), queries.data(),
-                   static_cast<faiss::Index::idx_t>(k), scores.data(), found.data());
+    translated("search", [&] {
+      index_->search(static_cast<faiss::Index::idx_t>(queries.extent(0)), queries.data(),
+                     static_cast<faiss::Index::idx_t>(k), scores.data(), found.data());
+    });
     for (std::size_t query = 0; query < queries.extent(0); ++query) {
       std::copy_n(found.begin() + static_cast<std::ptrdiff_t>(query * k), k, ids.data() + query * ids.extent(1));
     }
@@ -150,13 +152,22 @@ class FaissIndex : public KeyIndex {
 
   std::vector<std::byte> save() const override {
     faiss::VectorIOWriter writer;
-    faiss::write_index(index_.get(), &writer);
+    translated("save", [&] { faiss::write_index(index_.get(), &writer); });
     std::vector<std::byte> bytes(writer.data.size());
     std::memcpy(bytes.data(), writer.data.data(), bytes.size());
     return bytes;
   }
 
  private:
+  template <class Call>
+  static void translated(std::string_view what, const Call& call) {
+    try {
+      call();
+    } catch (const faiss::FaissException& error) {
+      input_error("index: FAISS could not {} ({}); use another --index, or exact", what, reason(error));
+    }
+  }
+
   std::unique_ptr<faiss::Index> index_;
 };
 

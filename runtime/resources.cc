@@ -16,8 +16,8 @@ namespace {
 
 constexpr std::uint64_t kUnlimited = std::numeric_limits<std::uint64_t>::max();
 
-/// The number in kB behind `key` in a file of /proc.
-std::optional<std::uint64_t> kilobytes_of(const char* file, std::string_view key) {
+/// The number behind `key`, which begins a line, in a file of /proc or /sys.
+std::optional<std::uint64_t> number_after(const char* file, std::string_view key) {
   std::ifstream in(file);
   for (std::string line; std::getline(in, line);) {
     if (line.compare(0, key.size(), key) == 0) return std::stoull(line.substr(key.size()));
@@ -36,20 +36,25 @@ std::uint64_t left_of_control_group() {
   const auto limit = number_in("/sys/fs/cgroup/memory.max");
   const auto used = number_in("/sys/fs/cgroup/memory.current");
   if (!limit || !used) return kUnlimited;
-  return *limit > *used ? *limit - *used : 0;
+  // Cached file pages count as used and are given up when memory is wanted.
+  constexpr const char* kStatistics = "/sys/fs/cgroup/memory.stat";
+  const std::uint64_t cached =
+      number_after(kStatistics, "inactive_file ").value_or(0) + number_after(kStatistics, "active_file ").value_or(0);
+  const std::uint64_t held = *used > cached ? *used - cached : 0;
+  return *limit > held ? *limit - held : 0;
 }
 
 std::uint64_t left_of_address_space() {
   struct ::rlimit limit {};
   if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return kUnlimited;
-  const std::uint64_t used = kilobytes_of("/proc/self/status", "VmSize:").value_or(0) * 1024;
+  const std::uint64_t used = number_after("/proc/self/status", "VmSize:").value_or(0) * 1024;
   return limit.rlim_cur > used ? limit.rlim_cur - used : 0;
 }
 
 }  // namespace
 
 std::uint64_t free_memory() {
-  const auto available = kilobytes_of("/proc/meminfo", "MemAvailable:");
+  const auto available = number_after("/proc/meminfo", "MemAvailable:");
   const std::uint64_t system = available ? *available * 1024 : kUnlimited;
   return std::min({system, left_of_control_group(), left_of_address_space()});
 }
