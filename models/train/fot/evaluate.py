@@ -12,13 +12,11 @@ from torch import Tensor
 
 from .books import book_files
 from .export import load_model
-from .held_out import HELD_OUT_PHRASES
 from .model import LayerMemory, Llama
 
 TASK = ("There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
         "I will quiz you about the important information there.")
 SENTENCES = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
-assert any(phrase in TASK for phrase in HELD_OUT_PHRASES)
 
 
 @torch.no_grad()

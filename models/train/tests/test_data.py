@@ -4,7 +4,7 @@ import unittest
 
 import torch
 
-from fot import wording
+from fot import evaluate, wording
 from fot.batches import make_batch
 from fot.documents import ANSWER
 from fot.held_out import HELD_OUT_PHRASES, contains_held_out
@@ -16,6 +16,10 @@ class HeldOut(unittest.TestCase):
     def test_phrases_are_found_whatever_their_case_and_spacing(self):
         self.assertTrue(contains_held_out("and then the\nPass  Key is"))
         self.assertFalse(contains_held_out("the access code is 12345. Remember: it is a code"))
+
+    def test_what_is_measured_with_is_held_out(self):
+        for sentence in evaluate.TASK.split(". ") + evaluate.SENTENCES.split(". "):
+            self.assertTrue(contains_held_out(sentence), sentence)
 
     def test_no_wording_list_contains_them(self):
         lists = [value for value in vars(wording).values() if isinstance(value, (tuple, list))]
@@ -88,7 +92,8 @@ class Drawing(unittest.TestCase):
         rates = [NANO.learning_rate(step) for step in range(NANO.steps)]
         self.assertLessEqual(max(rates[:NANO.protected_steps]), NANO.protected_lr * 1.001)
         self.assertLess(rates[-1], 2 * NANO.final_lr)
-        self.assertGreater(max(rates), 0.9 * NANO.peak_lr)
+        self.assertLess(max(rates), NANO.peak_lr)
+        self.assertAlmostEqual(max(rates), 4.7e-4, delta=0.1e-4)     # the rate that the model card names
 
 
 if __name__ == "__main__":
