@@ -95,7 +95,12 @@ int write_logits(LogitsOptions options) {
                fmt::format("the logits of {} tokens", tokens), "use a shorter prompt");
   const Model model = load_model(exec, options.model.model, compute);
   std::optional<AskedMemory> memory;
-  if (file) memory.emplace(exec, *file, model, file->header().tokenizer_fingerprint, settings, lookup);
+  if (file) {
+    // Ids say what they mean; a text must be cut by the tokenizer that the documents were cut by.
+    const std::string tokenizer =
+        options.text ? Tokenizer::open(options.model.model).fingerprint() : file->header().tokenizer_fingerprint;
+    memory.emplace(exec, *file, model, tokenizer, settings, lookup);
+  }
   Session session(exec, model, settings, lookup, memory ? memory->seen() : std::vector<const DocumentMemory*>());
   session.set_stop_flag(&interrupt_flag());
 
