@@ -28,6 +28,16 @@ TEST_F(IngestCommand, ReadsADocumentThatAskContinuesAndInfoDescribes) {
   EXPECT_GT(ask("m", "Once upon").size(), 5U);
 }
 
+TEST_F(IngestCommand, ReadsAWholeNovelThatCanBeAsked) {
+  if (kSanitized) GTEST_SKIP() << "a novel takes minutes under a sanitizer";
+  const std::string novel = std::string(MEMLANE_SOURCE_DIR) + "/examples/hound-of-the-baskervilles.txt";
+  ASSERT_EQ(run(ingest_words("m", {"--mem-layers", "3", novel})).exit_code, 0);
+  const nlohmann::json info = json_of({"info", path("m"), "--json"});
+  EXPECT_EQ(info.at("entries"), 175233);
+  EXPECT_TRUE(info.at("documents").at(0).at("complete"));
+  EXPECT_GT(ask("m", "Once upon a time").size(), 5U);
+}
+
 TEST_F(IngestCommand, PlansBeforeItWorks) {
   const Words words = {"ingest",  "--model",      stories(), "--memory",
                        path("m"), "--mem-layers", "2",       write("a.txt", story(200, 1))};
