@@ -80,7 +80,10 @@ std::string fault(const faiss::Index& index) {
   if (dynamic_cast<const faiss::IndexIDMap*>(&index) != nullptr) return "its ids are not the entries' places";
   if (dynamic_cast<const faiss::IndexNSG*>(&index) != nullptr) return "it cannot grow";
   const auto* hnsw = dynamic_cast<const faiss::IndexHNSW*>(&index);
-  if (hnsw != nullptr && hnsw->hnsw.nb_neighbors(1) < 2) return "HNSW needs 2 neighbours or more";
+  // With fewer than 2 neighbours FAISS lays out no levels at all, not even those that it reads.
+  if (hnsw != nullptr && (hnsw->hnsw.cum_nneighbor_per_level.size() < 3 || hnsw->hnsw.nb_neighbors(1) < 2)) {
+    return "HNSW needs 2 neighbours or more";
+  }
   return "";
 }
 
