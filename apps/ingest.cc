@@ -44,7 +44,6 @@ struct Job {
 struct Plan {
   std::size_t tokens = 0;
   std::size_t tokens_done = 0;
-  std::size_t windows = 0;
   std::uint64_t memory_bytes = 0;  ///< weights, local cache, workspace, the largest document's entries
   std::uint64_t disk_bytes = 0;
   double seconds = 0;
@@ -134,7 +133,6 @@ Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, DType compute, 
     plan.tokens += tokens;
     plan.tokens_done += job.tokens_done;
     const std::size_t left = tokens - job.tokens_done;
-    plan.windows += windows_for(left, settings_.window);
     if (left == 0) continue;
     most_entries = std::max(most_entries, tokens);
     const ReadingCost of_document = reading_cost(config, settings_, job.tokens_done, tokens);

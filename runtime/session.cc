@@ -41,7 +41,7 @@ void Session::call(std::span<const std::int32_t> ids, std::size_t last_context_l
     const bool wanted = begin < range.end;
     const View<float, 2> part =
         wanted ? logits.slice(begin - first_wanted, range.end - first_wanted) : View<float, 2>();
-    run(ids.subspan(range.begin, range.size()), wanted ? Until::logits : least, part);
+    decoder_.forward(ids.subspan(range.begin, range.size()), local_, memory_, wanted ? Until::logits : least, part);
     if (progress_) progress_(range.end, ids.size());
   };
   for (const TokenRange window : plan.prefix) {
@@ -56,13 +56,9 @@ void Session::call(std::span<const std::int32_t> ids, std::size_t last_context_l
 const Segment& Session::read_window(std::span<const std::int32_t> ids) {
   MEMLANE_EXPECTS(local_.size() == 0 && ids.size() <= settings_.window && !settings_.mem_layers.empty());
   check_ids(ids);
-  run(ids, Until::memory, {});
+  decoder_.forward(ids, local_, memory_, Until::memory, {});
   move_local_to_memory();
   return own_memory_.segments().back();
-}
-
-void Session::run(std::span<const std::int32_t> ids, Until until, View<float, 2> logits) {
-  decoder_.forward(ids, local_, memory_, until, logits);
 }
 
 void Session::move_local_to_memory() {

@@ -64,7 +64,6 @@ class Session {
                            std::size_t entries);
 
  private:
-  void run(std::span<const std::int32_t> ids, Decoder<CpuExec>::Until until, View<float, 2> logits);
   void move_local_to_memory();
   void check_ids(std::span<const std::int32_t> ids) const;
 

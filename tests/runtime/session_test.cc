@@ -61,8 +61,7 @@ class Sessions : public ::testing::TestWithParam<Case> {
 TEST_P(Sessions, MemoryLayersChangeNothingWhileThePromptFits) {
   MemorySettings plain = settings_;
   plain.mem_layers.clear();
-  // Without positions in memory layers a model is another one, so there is nothing to compare with.
-  if (!settings_.mem_positionals) GTEST_SKIP();
+  if (!settings_.mem_positionals) GTEST_SKIP() << "without positions in its memory layers a model is another one";
   Session with = session(exec_), without(exec_, model_, plain, Lookup{});
   const Ids ids = random_ids(settings_.window);
   for (const auto& [begin, end] : {std::pair<std::size_t, std::size_t>{0, 7}, {7, 8}, {8, settings_.window}}) {
