@@ -22,11 +22,25 @@ class DocumentWindows:
     negatives: Tensor                        # [D, n] indices of windows of other documents, seen by all but the first window
 
 
-def rope_tables(length: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """cos and sin of every position, [length, E], for half-split rotary pairs (i, i + E/2)."""
-    inv_freq = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+def yarn_frequencies(head_dim: int, theta: float, factor: float, trained: int) -> tuple[Tensor, float]:
+    """inv_freq [E/2] and the attention factor of YaRN with its usual ramp, beta 32 and 1 (Peng et al. 2023, as transformers computes it).
+
+    A factor of 1 is plain RoPE. trained: tokens of the window before scaling.
+    """
+    half = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
+    inv_freq = theta ** -half
+    if factor == 1:
+        return inv_freq, 1.0
+    turns_at = lambda turns: head_dim * math.log(trained / (turns * 2 * math.pi)) / (2 * math.log(theta))
+    low, high = max(math.floor(turns_at(32)), 0), min(math.ceil(turns_at(1)), head_dim - 1)
+    ramp = ((torch.arange(head_dim // 2, dtype=torch.float64) - low) / max(high - low, 0.001)).clamp(0, 1)
+    return inv_freq / factor * ramp + inv_freq * (1 - ramp), 0.1 * math.log(factor) + 1
+
+
+def rope_tables(length: int, inv_freq: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor]:
+    """cos and sin of every position, times the attention factor, [length, E], for half-split rotary pairs (i, i + E/2)."""
     angles = torch.outer(torch.arange(length, dtype=torch.float64), inv_freq).repeat(1, 2)
-    return angles.cos().float(), angles.sin().float()
+    return (angles.cos() * factor).float(), (angles.sin() * factor).float()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -25,13 +25,24 @@ def make_batch(documents: Documents, recipe: Recipe, step: int, context: int) ->
     phase, _ = recipe.phase_at(step)
     shares = recipe.shares(step)
     length = phase.windows * phase.tokens
-    drawn = [documents.draw(rng, length + 1, shares) for _ in range(phase.documents)]
+    drawn = [documents.draw(rng, length + 1, shares, phase.facts) for _ in range(phase.documents)]
     by_window = lambda rows, dtype: torch.tensor(rows, dtype=dtype).view(-1, phase.tokens)
     windows = phase.documents * phase.windows
     places = [rng.randint(0, context - phase.tokens) if rng.random() < 0.8 else 0 for _ in range(windows)]
     return Batch(by_window([d.ids[:-1] for d in drawn], torch.long), by_window([d.ids[1:] for d in drawn], torch.long),
                  by_window([d.weights[1:] for d in drawn], torch.float32), torch.tensor(places),
                  DocumentWindows(phase.documents, phase.windows, _negatives(rng, phase, recipe.negatives(step))))
+
+
+def joined(batch: Batch, context: int, seed: str) -> Batch:
+    """The same documents, each as one window, at random places of the context: for models without memory."""
+    documents = batch.layout.documents
+    join = lambda x: x.view(documents, -1)
+    length = join(batch.ids).shape[1]
+    rng = random.Random(seed)
+    places = torch.tensor([rng.randint(0, context - length) for _ in range(documents)])
+    return Batch(join(batch.ids), join(batch.targets), join(batch.weights), places,
+                 DocumentWindows(documents, 1, torch.empty(documents, 0, dtype=torch.long)))
 
 
 def _negatives(rng: random.Random, phase, count: int) -> Tensor:

@@ -33,10 +33,10 @@ class Documents:
         self.corpus, self.tokenizer = corpus, tokenizer
         self.kinds = {"prose": self.prose, "facts": self.facts, "named": self.named_values, "repeats": self.repeats, "noise": self.noise}
 
-    def draw(self, rng: random.Random, length: int, shares: dict[str, float]) -> Document:
-        """A document of exactly `length` tokens; its kind is drawn by the given shares."""
+    def draw(self, rng: random.Random, length: int, shares: dict[str, float], facts: int = 10) -> Document:
+        """A document of exactly `length` tokens; its kind is drawn by the given shares. facts: the most facts in one."""
         kind = rng.choices(list(shares), weights=list(shares.values()))[0]
-        document = self.kinds[kind](rng, length)
+        document = self.facts(rng, length, facts) if kind == "facts" else self.kinds[kind](rng, length)
         if len(document) < length:
             document.add(self.corpus.passage(rng, length - len(document)), PROSE)
         return document.cut(length)
@@ -46,12 +46,12 @@ class Documents:
         document.add(self.corpus.passage(rng, length), PROSE)
         return document
 
-    def facts(self, rng: random.Random, length: int) -> Document:
-        """A few facts at random places of a filler, each asked one to three times later on."""
+    def facts(self, rng: random.Random, length: int, most: int = 10) -> Document:
+        """Up to `most` facts at random places of a filler, each asked one to three times later on."""
         document, fill, events, used = Document(), self._filler(rng), [], set()
         if rng.random() < 0.4:
             document.add(self.tokenizer.encode(rng.choice(wording.PREAMBLES)), STATEMENT)
-        for _ in range(rng.choice([1, 1, 2, 3, 4, 6, 8, 10])):
+        for _ in range(rng.choice([1, 1, 2, 3, 4, 6, 8, 10] + [most] * (most > 10) * 4)):
             subject, value, stated = self._new_subject(rng, used), self._value(rng), rng.random() * 0.75
             events.append((stated, rng.choice(wording.STATEMENTS).format(s=subject, v=value), None))
             for _ in range(rng.randint(1, 3)):
@@ -68,7 +68,8 @@ class Documents:
         document, fill, thing = Document(), self._filler(rng), rng.choice(wording.THINGS)
         statement, question = rng.choice(wording.LIST_FORMS)
         room, count = rng.uniform(0.3, 0.75) * length, rng.choice([4, 8, 16, 30, 60, 100])
-        gap, naming, values = rng.choice([0, 0, 0, 10, 40]), rng.randrange(4), {}
+        gap = rng.choice([0, 0, 0, 10, 40] + [int(room / count / 2)] * (length > 2048))
+        naming, values = rng.randrange(4), {}
         for _ in range(count):
             name = self._name(rng, naming)
             if name in values or len(document) >= room:

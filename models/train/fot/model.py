@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import DocumentWindows, attend, attend_documents, rope_tables, rotate
+from .attention import DocumentWindows, attend, attend_documents, rope_tables, rotate, yarn_frequencies
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,18 @@ class ModelConfig:
     mem_layers: tuple[int, ...] = (2, 3)
     rope_theta: float = 1e6
     rms_norm_eps: float = 1e-5
-    window: int = 2048                       # max_position_embeddings
+    window: int = 2048                       # tokens; times yarn_factor: max_position_embeddings
+    yarn_factor: float = 1.0                 # 1: plain RoPE
     last_context_length: int = 1024
 
     @property
     def num_heads(self) -> int:
         return self.hidden_size // self.head_dim
+
+    @property
+    def context(self) -> int:
+        """Positions that the model has."""
+        return round(self.window * self.yarn_factor)
 
 
 @dataclass
@@ -122,8 +128,9 @@ class Llama(nn.Module):
         super().__init__()
         self.config, self.model = config, Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        cos, sin = rope_tables(config.window, config.head_dim, config.rope_theta)
-        self.register_buffer("cos", cos, persistent=False)                   # [window, E]
+        frequencies, attention_factor = yarn_frequencies(config.head_dim, config.rope_theta, config.yarn_factor, config.window)
+        cos, sin = rope_tables(config.context, frequencies, attention_factor)
+        self.register_buffer("cos", cos, persistent=False)                   # [context, E]
         self.register_buffer("sin", sin, persistent=False)
 
     def forward(self, ids: Tensor, places: Tensor | None = None, others=None) -> Tensor:

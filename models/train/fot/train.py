@@ -1,5 +1,6 @@
 """Trains a model by a recipe; resumes from the newest checkpoint of the run folder."""
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import checkpoint
-from .batches import Batch, make_batch
+from .batches import Batch, joined, make_batch
 from .books import Corpus
 from .documents import ANSWER, PROSE, Documents
 from .export import load_model
@@ -23,7 +24,7 @@ def make_optimizer(model: Llama, recipe: Recipe) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=(0.9, 0.95), fused=True)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate(0), betas=(0.9, 0.95), fused=True)
 
 
 def losses(model: Llama, batch: Batch, device: torch.device, memory: bool = True) -> Tensor:
@@ -61,6 +62,8 @@ def train(model: Llama, documents: Documents, recipe: Recipe, folder: Path, save
     with (folder / "log.jsonl").open("a") as log:
         while step < min(recipe.steps, until or recipe.steps):
             batch = make_batch(documents, recipe, step, model.config.window)
+            if model.config.yarn_factor > 1:
+                batch = joined(batch, model.config.context, f"{recipe.seed}/{step}/places")
             rows.append(train_step(model, optimizer, batch, recipe, step, memory))
             seen, step = seen + batch.ids.numel(), step + 1
             if step % log_every == 0 or step == recipe.steps:
@@ -93,6 +96,8 @@ def main() -> None:
     parser.add_argument("--save-every", type=int, default=100)
     parser.add_argument("--until", type=int, help="stop after this step; the schedule stays that of the whole recipe")
     parser.add_argument("--start-from", type=Path, help="exported model folder to go on from, with a fresh optimizer, not the seeded weights")
+    parser.add_argument("--yarn", type=float, default=1.0, help="train the rival: no memory layers, each document in one window with YaRN by this "
+                        "factor; start it from another run's checkpoint in --run")
     parser.add_argument("--no-memory", action="store_true", help="train the twin without FoT: no window sees another")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -102,10 +107,11 @@ def main() -> None:
     if args.start_from:
         model = load_model(args.start_from)
     else:
-        model = Llama(ModelConfig(vocab_size=tokenizer.vocab_size()))
+        config = ModelConfig(vocab_size=tokenizer.vocab_size(), yarn_factor=args.yarn)
+        model = Llama(config if args.yarn == 1 else dataclasses.replace(config, mem_layers=()))
         initialise(model, recipe.seed)
     train(model.to(args.device), Documents(corpus, tokenizer), recipe, args.run, args.save_every,
-          memory=not args.no_memory, until=args.until)
+          memory=not args.no_memory and args.yarn == 1, until=args.until)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import unittest
 import torch
 
 from fot import evaluate, wording
-from fot.batches import make_batch
+from fot.batches import joined, make_batch
 from fot.documents import ANSWER
 from fot.held_out import HELD_OUT_PHRASES, contains_held_out
 from fot.schedule import NANO, SMOKE
@@ -86,14 +86,24 @@ class Drawing(unittest.TestCase):
             self.assertTrue(row)
             self.assertTrue(all(window // batch.layout.per_document != document for window in row))
         self.assertEqual(NANO.negatives(0), 0)
-        self.assertGreater(NANO.negatives(NANO.phases[0].steps - 1), NANO.negatives(NANO.phases[0].steps // 2))
+        self.assertGreater(NANO.negatives(NANO.cycles[0].phases[0].steps - 1), NANO.negatives(NANO.cycles[0].phases[0].steps // 2))
 
     def test_learning_rate_starts_protected_and_ends_low(self):
         rates = [NANO.learning_rate(step) for step in range(NANO.steps)]
-        self.assertLessEqual(max(rates[:NANO.protected_steps]), NANO.protected_lr * 1.001)
-        self.assertLess(rates[-1], 2 * NANO.final_lr)
-        self.assertLess(max(rates), NANO.peak_lr)
-        self.assertAlmostEqual(max(rates), 4.7e-4, delta=0.1e-4)     # the rate that the model card names
+        self.assertLessEqual(max(rates[:NANO.cycles[0].protected_steps]), NANO.cycles[0].protected_lr * 1.001)
+        first, second = rates[:NANO.cycles[0].steps], rates[NANO.cycles[0].steps:]
+        for cycle, each in zip(NANO.cycles, (first, second)):
+            self.assertLess(each[-1], 2 * cycle.final_lr)
+        self.assertAlmostEqual(max(first), 4.7e-4, delta=0.1e-4)     # the rates that the model card names
+        self.assertAlmostEqual(max(second), 6e-4, delta=0.1e-4)
+
+    def test_joined_windows_are_the_same_documents_in_one_window_each(self):
+        batch = make_batch(tiny_documents(), SMOKE, 5, 128)
+        whole = joined(batch, 512, "a")
+        self.assertTrue(torch.equal(whole.ids.flatten(), batch.ids.flatten()))
+        self.assertEqual(whole.ids.shape[0], batch.layout.documents)
+        self.assertEqual(whole.layout.per_document, 1)
+        self.assertLessEqual(int(whole.places.max()) + whole.ids.shape[1], 512)
 
 
 if __name__ == "__main__":
