@@ -13,7 +13,9 @@ AskedMemory::AskedMemory(CpuExec& exec, const MemoryFile& file, const Model& mod
   MemoryFileHeader asked_for = memory_header(model, tokenizer_fingerprint, settings, lookup);
   asked_for.lookup = file.header().lookup;
   asked_for.top_k = file.header().top_k;
-  asked_for.settings = file.header().settings;
+  asked_for.settings.erase("index parameters");
+  const auto parameters = file.header().settings.find("index parameters");
+  if (parameters != file.header().settings.end()) asked_for.settings.insert(*parameters);
   require_same_meaning(file, asked_for);
   documents_ = load_documents(exec, file, lookup);
   if (documents_.empty()) input_error("{}: holds no document yet; ingest one first", file.path().string());

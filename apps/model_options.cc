@@ -52,6 +52,11 @@ void ModelOptions::add_to(CLI::App& app) {
             "Tokens at the end of a prompt that stay out of memory (default: as the model's config says)");
   app.add_option("--mem-dtype", mem_dtype,
                  "Type of stored keys and values: bfloat16, float16 or float32 (default: as the model's config says)");
+  app.add_option(
+      "--rope", rope,
+      "How plain layers rotate positions: METHOD[:key=value]..., such as yarn:factor=4 or none; lifts the limit "
+      "of --window (default: as the model's config says; see memlane rope)");
+  app.add_option("--memory-rope", memory_rope, "The same for memory layers (default: as the model's config says)");
   app.add_option("--index,--lookup", index,
                  "How memory is looked up: dense (every entry), exact (the best of a full scan), or a FAISS index such "
                  "as Flat, IVF256,Flat or HNSW32 (default: dense)");
@@ -71,6 +76,14 @@ void ModelOptions::take_from(const MemoryFile& file) {
   if (!mem_layers) mem_layers = layers_text(header.shape.layers);
   if (!window) window = header.window;
   if (!mem_dtype) mem_dtype = name_of(header.shape.dtype);
+  const auto take_rope = [&](const char* name, std::optional<std::string>& option) {
+    const auto found = header.settings.find(name);
+    if (option || found == header.settings.end()) return;
+    // What is too long for the header can only come from the model's config.
+    if (found->second.find(kRopeFingerprint) == std::string::npos) option = found->second;
+  };
+  take_rope("rope", rope);
+  take_rope("memory rope", memory_rope);
   if (!index) {
     index = header.lookup;
     const auto parameters = header.settings.find("index parameters");
@@ -93,6 +106,8 @@ MemorySettings ModelOptions::settings(const ModelConfig& config) const {
   if (mem_layers) result.mem_layers = parse_layers(*mem_layers);
   result.window = window;
   result.last_context_length = last_context_length;
+  result.rope = rope;
+  result.memory_rope = memory_rope;
   if (mem_dtype) result.mem_dtype = dtype_named("--mem-dtype", *mem_dtype, true);
   try {
     return resolve_memory_settings(config, result);

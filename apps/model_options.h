@@ -21,6 +21,7 @@ struct ModelOptions {
   std::optional<std::size_t> window;
   std::optional<std::size_t> last_context_length;
   std::optional<std::string> mem_dtype;
+  std::optional<std::string> rope, memory_rope;  ///< as parse_rope_scaling reads them
   std::optional<std::string> index;
   std::optional<std::string> index_parameters;
   std::optional<std::size_t> top_k;

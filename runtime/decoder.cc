@@ -45,7 +45,10 @@ Decoder<Exec>::Decoder(Exec& exec, const Model& model, const MemorySettings& set
       config_(model.config),
       mem_positionals_(settings.mem_positionals),
       memory_slots_(config_.num_layers, -1),
-      rope_(config_.head_dim, config_.rope_theta, settings.window) {
+      rope_frequencies_(rope_frequencies(settings.rope, config_.head_dim, settings.window)),
+      memory_rope_frequencies_(rope_frequencies(settings.memory_rope, config_.head_dim, settings.window)),
+      rope_(rope_frequencies_, settings.window),
+      memory_rope_(memory_rope_frequencies_, settings.mem_layers.empty() ? 0 : settings.window) {
   for (std::size_t slot = 0; slot < settings.mem_layers.size(); ++slot) {
     memory_slots_[static_cast<std::size_t>(settings.mem_layers[slot])] = static_cast<int>(slot);
   }
@@ -104,12 +107,13 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalCache& lo
   if (rounds) round_to_bf16(exec_, at.v.flat());
   // A memory key has no position: it is kept as projected, which is its rotation at position 0.
   if (is_memory_layer) local.store_unrotated(static_cast<std::size_t>(slot), k, v);
-  if (rotated) rope(exec_, k, rope_.cosines(), rope_.sines(), local.size(), k);
+  const RopeTable& table = is_memory_layer ? memory_rope_ : rope_;
+  if (rotated) rope(exec_, k, table.cosines(), table.sines(), local.size(), k);
   local.store(exec_, layer, k, v);
   if (store_only) return;
 
   matmul(exec_, at.h, w.q, at.q);
-  if (rotated) rope(exec_, q, rope_.cosines(), rope_.sines(), local.size(), q);
+  if (rotated) rope(exec_, q, table.cosines(), table.sines(), local.size(), q);
   if (rounds) round_to_bf16(exec_, at.q.flat());
 
   const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
@@ -117,7 +121,9 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalCache& lo
   attend(exec_, q, local.blocks(layer, tokens), scale, Visibility::causal_from(local.size()), partial);
   if (is_memory_layer && !memory.empty()) {
     const AttentionPartial from_memory = memory_partial_.get(tokens, heads, head_dim);
-    memory.attend(exec_, static_cast<std::size_t>(slot), q, scale, from_memory);
+    // A key rotated at position 0 is the key times the attention factor. Stored keys are without it, so scores get it.
+    const double stored = rotated ? memory_rope_frequencies_.attention_factor : 1;
+    memory.attend(exec_, static_cast<std::size_t>(slot), q, scale * static_cast<float>(stored), from_memory);
     merge(exec_, partial, from_memory);
   }
   finish(exec_, partial, at.attended.template reshape<3>({tokens, heads, head_dim}));

@@ -53,7 +53,9 @@ class Decoder {
   const ModelConfig& config_;
   bool mem_positionals_;
   std::vector<int> memory_slots_;  // [layers]: index among the memory layers, -1 for a plain layer
-  RopeTable rope_;
+  RopeFrequencies rope_frequencies_, memory_rope_frequencies_;
+  RopeTable rope_;         // of plain layers
+  RopeTable memory_rope_;  // of memory layers
   Buffer<float> workspace_;
   PartialBuffer local_partial_;
   PartialBuffer memory_partial_;

@@ -27,7 +27,7 @@ std::string model_fingerprint(CpuExec& exec, const ModelConfig& config, const Ch
   Fingerprint whole;
   whole.add(fmt::format("{} {} {} {} {} {} {} {} {:.9g} {:.17g} {} {}", config.model_type, config.vocab_size,
                         config.hidden_size, config.intermediate_size, config.num_layers, config.num_heads,
-                        config.num_kv_heads, config.head_dim, config.rms_norm_eps, config.rope_theta,
+                        config.num_kv_heads, config.head_dim, config.rms_norm_eps, config.rope.theta,
                         config.tie_word_embeddings, config.mem_positionals));
   for (const std::string& part : parts) whole.add(part);
   return whole.hex();

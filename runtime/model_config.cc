@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <cstdint>
-#include <limits>
 #include <string_view>
 
 #include "kernels/error.h"
+#include "runtime/config_keys.h"
+#include "runtime/rope_config.h"
 #include "runtime/strict_json.h"
 
 namespace memlane {
@@ -25,83 +24,6 @@ constexpr std::size_t kMaxHeadDim = std::size_t{1} << 14;
 constexpr std::size_t kMaxPositions = std::size_t{1} << 30;
 constexpr std::size_t kLlamaMemoryWindow = 2048;
 constexpr std::size_t kLastContextLength = 1024;
-
-/// One JSON object of the config; every getter either returns a checked value or throws an error that names file and
-/// key.
-class Keys {
- public:
-  Keys(const json& object, const std::filesystem::path& file, std::string prefix = "")
-      : object_(object), file_(file), prefix_(std::move(prefix)) {}
-
-  /// Null if the key is absent.
-  const json* find(std::string_view key) const {
-    const auto found = object_.find(key);
-    return found == object_.end() ? nullptr : &*found;
-  }
-
-  bool absent_or_null(std::string_view key) const {
-    const json* value = find(key);
-    return value == nullptr || value->is_null();
-  }
-
-  [[noreturn]] void refuse(std::string_view key, std::string_view expected, std::string_view advice = "") const {
-    const json* value = find(key);
-    input_error("{}: {}{}: expected {}, found {}{}{}", file_.string(), prefix_, key, expected,
-                value == nullptr ? "nothing" : describe(*value), advice.empty() ? "" : "; ", advice);
-  }
-
-  std::size_t size(std::string_view key, std::size_t fallback, std::size_t max) const {
-    const json* value = find(key);
-    return value == nullptr ? fallback : integer(key, *value, 1, max);
-  }
-
-  /// As size(), where null means the same as an absent key.
-  std::size_t size_or_null(std::string_view key, std::size_t fallback, std::size_t max) const {
-    return absent_or_null(key) ? fallback : size(key, fallback, max);
-  }
-
-  /// `value` is that of `key`, or an element of it.
-  std::size_t integer(std::string_view key, const json& value, std::size_t min, std::size_t max) const {
-    if (value.is_number_unsigned()) {
-      const auto number = value.get<std::uint64_t>();
-      if (number >= min && number <= max) return number;
-    }
-    input_error("{}: {}{}: expected an integer from {} to {}, found {}", file_.string(), prefix_, key, min, max,
-                describe(value));
-  }
-
-  double positive(std::string_view key, double fallback, double max) const {
-    const json* value = find(key);
-    if (value == nullptr) return fallback;
-    const double number = value->is_number() ? value->get<double>() : 0;
-    if (!(std::isfinite(number) && number > 0 && number <= max)) {
-      refuse(key, fmt::format("a number above 0 and at most {:g}", max));
-    }
-    return number;
-  }
-
-  bool boolean(std::string_view key, bool fallback) const {
-    const json* value = find(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_boolean()) refuse(key, "true or false");
-    return value->get<bool>();
-  }
-
-  std::string text(std::string_view key, std::string_view fallback, std::string_view expected) const {
-    const json* value = find(key);
-    if (value == nullptr) return std::string(fallback);
-    if (!value->is_string()) refuse(key, expected);
-    return value->get<std::string>();
-  }
-
-  const json& object() const { return object_; }
-  const std::filesystem::path& file() const { return file_; }
-
- private:
-  const json& object_;
-  const std::filesystem::path& file_;
-  std::string prefix_;
-};
 
 /// Keys of Llama's relatives that change what the model computes. Each is accepted with the one value that changes
 /// nothing (or null, or false, or as an empty list or object).
@@ -154,7 +76,7 @@ bool is_neutral(const json& value, std::optional<double> neutral) {
   return value.is_number() && neutral.has_value() && value.get<double>() == *neutral;
 }
 
-void refuse_other_maths(const Keys& keys) {
+void refuse_other_maths(const ConfigKeys& keys) {
   for (const RefusedKey& refused : kRefusedKeys) {
     const json* value = keys.find(refused.key);
     if (value == nullptr || is_neutral(*value, refused.neutral)) continue;
@@ -172,30 +94,7 @@ void refuse_other_maths(const Keys& keys) {
   if (!plain) keys.refuse("layer_types", "a list of \"full_attention\"", "other attention is not supported yet");
 }
 
-/// `key` is rope_scaling or rope_parameters: nothing but unscaled RoPE is accepted. Returns its rope_theta, else
-/// `rope_theta`.
-double unscaled_rope(const Keys& config, std::string_view key, double rope_theta) {
-  if (config.absent_or_null(key)) return rope_theta;
-  const json& object = *config.find(key);
-  if (!object.is_object()) config.refuse(key, "an object or null");
-  const Keys keys(object, config.file(), std::string(key) + ".");
-  for (const std::string_view type_key : {"rope_type", "type"}) {
-    const std::string type = keys.text(type_key, "default", "the name of a RoPE variant");
-    if (type != "default") {
-      input_error("{}: {} type {} is not supported yet; expected null or type \"default\"", config.file().string(), key,
-                  shown(type));
-    }
-  }
-  for (const auto& [name, value] : object.items()) {
-    const bool known = name == "rope_type" || name == "type" || name == "rope_theta";
-    if (known || (name == "partial_rotary_factor" && is_neutral(value, 1.0))) continue;
-    input_error("{}: {}.{} {} is not supported yet; expected only rope_type \"default\" and rope_theta",
-                config.file().string(), key, shown(name), describe(value));
-  }
-  return keys.positive("rope_theta", rope_theta, 1e30);
-}
-
-void read_sizes(const Keys& keys, ModelConfig& config) {
+void read_sizes(const ConfigKeys& keys, ModelConfig& config) {
   config.vocab_size = keys.size("vocab_size", 32000, kMaxVocab);
   config.hidden_size = keys.size("hidden_size", 4096, kMaxHidden);
   config.intermediate_size = keys.size("intermediate_size", 11008, kMaxIntermediate);
@@ -219,7 +118,8 @@ void read_sizes(const Keys& keys, ModelConfig& config) {
 }
 
 /// Token ids of `key`: one, or a list of them where `list` allows it, or none for null.
-std::vector<int> token_ids(const Keys& keys, std::string_view key, int fallback, bool list, std::size_t vocab_size) {
+std::vector<int> token_ids(const ConfigKeys& keys, std::string_view key, int fallback, bool list,
+                           std::size_t vocab_size) {
   const json* value = keys.find(key);
   if (value == nullptr) {
     return static_cast<std::size_t>(fallback) < vocab_size ? std::vector{fallback} : std::vector<int>{};
@@ -248,7 +148,7 @@ std::vector<int> sorted_layers(std::vector<int> layers, std::size_t num_layers, 
   return layers;
 }
 
-DType memory_dtype(const Keys& keys) {
+DType memory_dtype(const ConfigKeys& keys) {
   const std::string name = keys.text("mem_dtype", name_of(DType::bf16), "the name of a type");
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
     if (name == name_of(dtype)) return dtype;
@@ -258,7 +158,7 @@ DType memory_dtype(const Keys& keys) {
 
 /// LongLLaMA computes its attention in groups to save memory; the result does not depend on them, so they are checked
 /// and dropped.
-void check_attention_grouping(const Keys& keys) {
+void check_attention_grouping(const ConfigKeys& keys) {
   if (keys.absent_or_null("mem_attention_grouping")) return;
   const json& value = *keys.find("mem_attention_grouping");
   if (!value.is_array() || value.size() != 2) {
@@ -267,7 +167,7 @@ void check_attention_grouping(const Keys& keys) {
   for (const json& size : value) keys.integer("mem_attention_grouping", size, 1, kMaxPositions);
 }
 
-void read_memory_keys(const Keys& keys, ModelConfig& config) {
+void read_memory_keys(const ConfigKeys& keys, ModelConfig& config) {
   if (const json* layers = keys.find("mem_layers")) {
     if (!layers->is_array()) keys.refuse("mem_layers", "a list of layer numbers");
     for (const json& layer : *layers) {
@@ -287,13 +187,23 @@ void read_memory_keys(const Keys& keys, ModelConfig& config) {
 std::size_t resolve_window(const ModelConfig& config, const MemoryOverrides& overrides, bool has_memory) {
   const std::size_t longest = config.max_position_embeddings;
   if (overrides.window.has_value()) {
-    if (*overrides.window < 1 || *overrides.window > longest) {
-      input_error("--window: expected 1 to {} tokens (max_position_embeddings in config.json), found {}", longest,
+    const std::size_t most = overrides.rope.has_value() ? kMaxPositions : longest;
+    if (*overrides.window < 1 || *overrides.window > most) {
+      input_error("--window: expected 1 to {} tokens{}, found {}", most,
+                  overrides.rope.has_value() ? "" : " (max_position_embeddings in config.json; --rope lifts it)",
                   *overrides.window);
     }
     return *overrides.window;
   }
   return config.model_type == "llama" && has_memory ? std::min(longest, kLlamaMemoryWindow) : longest;
+}
+
+RopeScaling resolve_rope(const ModelConfig& config, std::string_view flag, const std::optional<std::string>& text,
+                         const RopeScaling& of_config, std::size_t window) {
+  if (!text.has_value()) return of_config;
+  const RopeScaling scaling = parse_rope_scaling(flag, *text, of_config, window);
+  check_rope_scaling(scaling, config.head_dim, fmt::format("{} {}", flag, *text));
+  return scaling;
 }
 
 std::size_t resolve_last_context(const ModelConfig& config, const MemoryOverrides& overrides, std::size_t window) {
@@ -318,7 +228,7 @@ ModelConfig read_model_config(const std::filesystem::path& model_dir) {
   }
   const std::filesystem::path file = model_dir / "config.json";
   const json root = read_json_object(file, "model config");
-  const Keys keys(root, file);
+  const ConfigKeys keys(root, file);
 
   ModelConfig config;
   config.model_type = keys.text("model_type", "", "\"llama\" or \"longllama\"");
@@ -329,9 +239,9 @@ ModelConfig read_model_config(const std::filesystem::path& model_dir) {
   read_sizes(keys, config);
   config.rms_norm_eps = static_cast<float>(keys.positive("rms_norm_eps", 1e-6, 1.0));
   if (!(config.rms_norm_eps > 0)) keys.refuse("rms_norm_eps", "a number that is above 0 as a float32");
-  config.rope_theta = keys.positive("rope_theta", 10000.0, 1e30);
-  config.rope_theta = unscaled_rope(keys, "rope_scaling", config.rope_theta);
-  config.rope_theta = unscaled_rope(keys, "rope_parameters", config.rope_theta);
+  const RopeOfKinds rope = read_rope(keys, config.head_dim, config.max_position_embeddings);
+  config.rope = rope.plain;
+  config.memory_rope = rope.memory;
   config.tie_word_embeddings = keys.boolean("tie_word_embeddings", false);
   const std::vector<int> bos = token_ids(keys, "bos_token_id", 1, /*list=*/false, config.vocab_size);
   config.bos_token_id = bos.empty() ? -1 : bos.front();
@@ -349,6 +259,9 @@ MemorySettings resolve_memory_settings(const ModelConfig& config, const MemoryOv
   settings.last_context_length = resolve_last_context(config, overrides, settings.window);
   settings.mem_positionals = config.mem_positionals;
   settings.mem_dtype = overrides.mem_dtype.value_or(config.mem_dtype);
+  settings.rope = resolve_rope(config, "--rope", overrides.rope, config.rope, settings.window);
+  settings.memory_rope =
+      resolve_rope(config, "--memory-rope", overrides.memory_rope, config.memory_rope, settings.window);
   return settings;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/scalar.h"
+#include "runtime/rope_scaling.h"
 
 namespace memlane {
 
@@ -23,7 +24,8 @@ struct ModelConfig {
   std::size_t head_dim = 0;                 // even
   std::size_t max_position_embeddings = 0;  // tokens
   float rms_norm_eps = 0;
-  double rope_theta = 0;
+  RopeScaling rope;         // of plain layers
+  RopeScaling memory_rope;  // of memory layers
   bool tie_word_embeddings = false;
   int bos_token_id = 0;            // -1 if the config says null: no beginning-of-text token
   std::vector<int> eos_token_ids;  // empty if the config says null
@@ -45,20 +47,26 @@ struct MemoryOverrides {
   std::optional<std::size_t> window;               // tokens
   std::optional<std::size_t> last_context_length;  // tokens
   std::optional<DType> mem_dtype;
+  std::optional<std::string> rope = {};  // of plain layers, as parse_rope_scaling reads it; lifts the window's limit
+  std::optional<std::string> memory_rope = {};  // of memory layers
 };
 
 /// How a model reads a document.
 struct MemorySettings {
   std::vector<int> mem_layers;          // ascending; empty: a plain Llama
-  std::size_t window = 0;               // tokens, 1..max_position_embeddings
+  std::size_t window = 0;               // tokens, 1..max_position_embeddings, or any number with a rope override
   std::size_t last_context_length = 0;  // tokens, 1..window
   bool mem_positionals = true;
   DType mem_dtype = DType::bf16;
+  RopeScaling rope;         // of plain layers
+  RopeScaling memory_rope;  // of memory layers; without effect if mem_positionals is false
 };
 
 /// The window of a longllama is max_position_embeddings; of a llama too, but at most 2048 once it has memory layers.
-/// The last context is what the command line says, else the config, else min(1024, window). Throws InputError, naming
-/// flag or key, if a value is outside its range.
+/// With a rope override it may be longer: the user asks to extrapolate. The last context is what the command line says,
+/// else the config, else min(1024, window). Scalings are the config's unless overridden; a needed factor that an
+/// override leaves out is max(1, window / original length). Throws InputError, naming flag or key, if a value is
+/// outside its range.
 MemorySettings resolve_memory_settings(const ModelConfig& config, const MemoryOverrides& overrides);
 
 }  // namespace memlane

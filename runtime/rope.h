@@ -3,19 +3,22 @@
 #include <cstddef>
 
 #include "kernels/array.h"
+#include "runtime/rope_scaling.h"
 
 namespace memlane {
 
-/// Cosines and sines of rotary position embedding for positions 0 ... positions - 1.
+/// Cosines and sines of rotary position embedding for positions 0 ... positions - 1, times the attention factor.
 ///
-/// inv_freq_i = theta^(-2i / head_dim), angle = position * inv_freq_i, both rounded to float32 as PyTorch
-/// implementations of Llama do (Su et al. 2021; LlamaRotaryEmbedding).
+/// angle = position * inv_freq_i, frequency and angle rounded to float32 as PyTorch implementations of Llama do (Su et
+/// al. 2021; LlamaRotaryEmbedding).
 class RopeTable {
  public:
-  RopeTable(std::size_t head_dim, double theta, std::size_t positions);
+  RopeTable(const RopeFrequencies& frequencies, std::size_t positions);
 
   View<const float, 2> cosines() const { return cosines_.view<2>({positions_, half_}); }  ///< [positions, head_dim / 2]
   View<const float, 2> sines() const { return sines_.view<2>({positions_, half_}); }      ///< [positions, head_dim / 2]
+
+  static std::size_t bytes(std::size_t head_dim, std::size_t positions) { return positions * head_dim * sizeof(float); }
 
  private:
   std::size_t half_;

@@ -85,7 +85,8 @@ std::size_t Session::bytes(const ModelConfig& config, const MemorySettings& sett
       settings.mem_layers.empty()
           ? 0
           : windows * entry_shape(config, settings).segment_bytes(std::min(entries, settings.window));
-  return LocalCache::bytes(config, settings, compute) +
+  const std::size_t tables = (settings.mem_layers.empty() ? 1 : 2) * RopeTable::bytes(config.head_dim, settings.window);
+  return LocalCache::bytes(config, settings, compute) + tables +
          Decoder<CpuExec>::workspace_bytes(config, std::min(entries, settings.window)) + memory;
 }
 

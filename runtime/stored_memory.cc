@@ -1,8 +1,35 @@
 #include "runtime/stored_memory.h"
 
+#include "memory/hash.h"
 #include "runtime/session.h"
 
 namespace memlane {
+
+namespace {
+
+constexpr std::size_t kLongestText = 1000;  // of a setting in a memory file, about
+
+/// How a kind of layers rotates, for the header. LongRoPE's lists may be too long for it and become a fingerprint.
+std::string rope_text(const RopeScaling& scaling) {
+  const std::string text = to_text(scaling);
+  if (text.size() <= kLongestText) return text;
+  return fmt::format("{}:{}{}", name_of(scaling.method), kRopeFingerprint, Fingerprint().add(text).hex());
+}
+
+/// Stored keys depend on how every layer below was rotated. The base of the config is part of the model's fingerprint,
+/// so nothing is said where nothing but that base is used: files from before there was scaling say nothing.
+void record_rope(const ModelConfig& config, const MemorySettings& settings, MemoryFileHeader& header) {
+  const std::string unscaled = to_text(RopeScaling{.theta = config.rope.theta});
+  const auto record = [&](const char* name, const RopeScaling& used, const RopeScaling& of_config, bool in_any_case) {
+    if (to_text(used) == unscaled && to_text(of_config) == unscaled && !in_any_case) return;
+    header.settings[name] = rope_text(used);
+  };
+  // A window beyond the model's limit is allowed only to those who say how they rotate.
+  record("rope", settings.rope, config.rope, settings.window > config.max_position_embeddings);
+  record("memory rope", settings.memory_rope, config.memory_rope, false);
+}
+
+}  // namespace
 
 MemoryFileHeader memory_header(const Model& model, const std::string& tokenizer_fingerprint,
                                const MemorySettings& settings, const Lookup& lookup) {
@@ -20,6 +47,7 @@ MemoryFileHeader memory_header(const Model& model, const std::string& tokenizer_
   header.lookup = lookup.name();
   header.top_k = lookup.kind == Lookup::Kind::dense ? 0 : lookup.top_k;
   if (!lookup.parameters.empty()) header.settings["index parameters"] = lookup.parameters;
+  record_rope(model.config, settings, header);
   return header;
 }
 

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/exec.h"
@@ -11,6 +12,9 @@
 #include "runtime/model.h"
 
 namespace memlane {
+
+/// In a header's "rope" and "memory rope", what stands in front of the fingerprint of a scaling too long to be there.
+inline constexpr std::string_view kRopeFingerprint = "fingerprint=";
 
 /// What a memory file must say to be used with this model and these settings. tokenizer_fingerprint: empty if only ids
 /// are used.

@@ -30,18 +30,26 @@ inline Row swiglu(const Row& gate, const Row& up) {
 }
 
 /// Rotates one head to `position`. Angles are rounded to float as PyTorch implementations of Llama do: at position 2000
-/// an exact angle would differ by more than the tolerances here.
-inline Row rope(const Row& x, std::size_t position, double theta) {
+/// an exact angle would differ by more than the tolerances here. frequencies: radians per token, one for each pair;
+/// factor: that cosines and sines are multiplied by.
+inline Row rope(const Row& x, std::size_t position, const Row& frequencies, double factor) {
   const std::size_t half = x.size() / 2;
   Row result(x);
   for (std::size_t i = 0; i < half; ++i) {
-    const double exponent = static_cast<double>(2 * i) / static_cast<double>(x.size());
-    const double inv_freq = rounded(1 / std::pow(theta, exponent), DType::f32);
+    const double inv_freq = rounded(frequencies[i], DType::f32);
     const double angle = rounded(static_cast<double>(position) * inv_freq, DType::f32);
-    result[i] = x[i] * std::cos(angle) - x[i + half] * std::sin(angle);
-    result[i + half] = x[i + half] * std::cos(angle) + x[i] * std::sin(angle);
+    result[i] = factor * (x[i] * std::cos(angle) - x[i + half] * std::sin(angle));
+    result[i + half] = factor * (x[i + half] * std::cos(angle) + x[i] * std::sin(angle));
   }
   return result;
+}
+
+inline Row rope(const Row& x, std::size_t position, double theta) {
+  Row frequencies;
+  for (std::size_t i = 0; i < x.size() / 2; ++i) {
+    frequencies.push_back(1 / std::pow(theta, static_cast<double>(2 * i) / static_cast<double>(x.size())));
+  }
+  return rope(x, position, frequencies, 1);
 }
 
 }  // namespace memlane::reference

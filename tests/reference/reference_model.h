@@ -29,6 +29,8 @@ class ReferenceModel {
       : config_(read_model_config(folder)),
         settings_(std::move(settings)),
         compute_(compute),
+        plain_rope_(rope_frequencies(settings_.rope, config_.head_dim, settings_.window)),
+        memory_rope_(rope_frequencies(settings_.memory_rope, config_.head_dim, settings_.window)),
         local_(config_.num_layers) {
     const Checkpoint checkpoint = Checkpoint::open(folder);
     for (const Tensor* tensor : checkpoint.tensors()) read(*tensor);
@@ -149,11 +151,16 @@ class ReferenceModel {
 
   Row rotated(std::size_t layer, const Row& x, std::size_t position) const {
     const bool rotates = !is_memory_layer(layer) || settings_.mem_positionals;
-    return compute_rounded(rotates ? rope(x, position, config_.rope_theta) : x);
+    const RopeFrequencies& by = is_memory_layer(layer) ? memory_rope_ : plain_rope_;
+    return compute_rounded(rotates ? rope(x, position, by.inv_freq, by.attention_factor) : x);
   }
 
   Entries memory_seen(std::size_t layer, std::size_t kv_head, const Row& query) const {
-    const Entries& all = memory_[layer][kv_head];
+    Entries all = memory_[layer][kv_head];
+    // A memory key is seen as rotated at position 0: cos 0 = 1 and sin 0 = 0, times the attention factor.
+    for (Row& key : all.keys) {
+      for (double& x : key) x *= settings_.mem_positionals ? memory_rope_.attention_factor : 1;
+    }
     if (top_k_ == 0) return all;
     Row scores;
     for (const Row& key : all.keys) scores.push_back(dot(query, key));
@@ -175,6 +182,7 @@ class ReferenceModel {
   ModelConfig config_;
   MemorySettings settings_;
   DType compute_;
+  RopeFrequencies plain_rope_, memory_rope_;
   std::size_t top_k_ = 0;
   std::map<std::string, Matrix> weights_;
   std::vector<std::vector<Token>> local_;     // [layers][tokens]

@@ -55,7 +55,7 @@ TEST_F(ModelConfigTest, TakesTheDefaultsOfHuggingFaceForAbsentKeys) {
     EXPECT_EQ(config.head_dim, 128U);
     EXPECT_EQ(config.max_position_embeddings, 2048U);
     EXPECT_FLOAT_EQ(config.rms_norm_eps, 1e-6F);
-    EXPECT_DOUBLE_EQ(config.rope_theta, 10000.0);
+    EXPECT_DOUBLE_EQ(config.rope.theta, 10000.0);
     EXPECT_FALSE(config.tie_word_embeddings);
     EXPECT_EQ(config.bos_token_id, 1);
     EXPECT_THAT(config.eos_token_ids, ElementsAre(2));
@@ -99,7 +99,7 @@ TEST_F(ModelConfigTest, HonoursEveryKeyThatChangesTheMaths) {
                                         {"last_context_length", 100}});
   EXPECT_EQ(config.num_kv_heads, 2U);
   EXPECT_EQ(config.head_dim, 20U);
-  EXPECT_DOUBLE_EQ(config.rope_theta, 5e5);
+  EXPECT_DOUBLE_EQ(config.rope.theta, 5e5);
   EXPECT_TRUE(config.tie_word_embeddings);
   EXPECT_EQ(config.bos_token_id, 7);
   EXPECT_THAT(config.eos_token_ids, ElementsAre(8, 9));
@@ -120,21 +120,6 @@ TEST_F(ModelConfigTest, TakesNullForWhatHuggingFaceWritesAsNull) {
   EXPECT_EQ(config.head_dim, 128U);
   EXPECT_EQ(config.bos_token_id, -1);
   EXPECT_THAT(config.eos_token_ids, IsEmpty());
-}
-
-TEST_F(ModelConfigTest, TakesTheBaseOfUnscaledRopeParameters) {
-  EXPECT_DOUBLE_EQ(read_with({{"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5e5}}}}).rope_theta, 5e5);
-  EXPECT_DOUBLE_EQ(read_with({{"rope_parameters", nullptr}, {"rope_theta", 7.0}}).rope_theta, 7.0);
-}
-
-TEST_F(ModelConfigTest, RefusesScaledRopeByName) {
-  const json yarn = {{"rope_type", "yarn"}, {"factor", 4.0}};
-  EXPECT_THAT(error_with({{"rope_scaling", yarn}}), HasSubstr("rope_scaling type \"yarn\" is not supported yet"));
-  EXPECT_THAT(error_with({{"rope_parameters", yarn}}), HasSubstr("rope_parameters type \"yarn\" is not supported yet"));
-  EXPECT_THAT(error_with({{"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}}}), HasSubstr("\"linear\""));
-  EXPECT_THAT(error_with({{"rope_scaling", {{"factor", 2.0}}}}), HasSubstr("rope_scaling.\"factor\" 2.0"));
-  EXPECT_THAT(error_with({{"rope_parameters", {{"full_attention", yarn}}}}), HasSubstr("full_attention"));
-  EXPECT_THAT(error_with({{"rope_scaling", "yarn"}}), HasSubstr("expected an object or null, found \"yarn\""));
 }
 
 TEST_F(ModelConfigTest, RefusesByNameWhatItDoesNotCompute) {
