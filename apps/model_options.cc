@@ -65,7 +65,7 @@ void ModelOptions::add_to(CLI::App& app) {
             {.least = 1});
   add_count(app, "--threads", threads, "Threads to run on", {.least = 1, .most = 4096});
   app.add_option("--instruction-set", instruction_set,
-                 "portable, avx2, avx512 or avx512-bf16; the default is the best of this machine")
+                 "portable, avx2, avx512, avx512-bf16 or avx512-amx; the default is the best of this machine")
       ->capture_default_str();
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/cpu/tile_kernels.h"
 #include "kernels/matmul.h"
 #include "kernels/top_k.h"
 
@@ -56,6 +57,30 @@ void BM_PeakF32(State& state) {
 }
 BENCHMARK(BM_PeakF32)->DenseRange(0, 3)->UseRealTime();
 
+/// The same for bfloat16, by vdpbf16ps or, where there are matrix tiles, by them.
+void BM_PeakBf16(State& state) {
+  CpuExec exec(available_threads(), best_or(static_cast<int>(state.range(0))));
+  constexpr std::size_t kRows = 64, kPairs = 128, kRepeats = 1000;
+  const std::vector<std::uint32_t> a(kRows * kPairs, 0x3f803f80U), b(kPairs * 32, 0x3f803f80U);
+  const TileKernels* tiles = exec.micro().tiles;
+  for (auto _ : state) {
+    exec.pool().run(exec.threads(), [&](std::size_t, std::size_t worker) {
+      auto* c = reinterpret_cast<float*>(exec.worker_scratch(worker, kRows * 32 * sizeof(float)));
+      for (std::size_t i = 0; i < kRepeats; ++i) {
+        if (tiles != nullptr) {
+          tiles->gemm(kRows, kPairs, a.data(), 16 * kPairs, b.data(), c, 32, false);
+        } else {
+          exec.micro().gemm_bf16(kRows, kPairs, a.data(), kPairs, b.data(), c, 32, false);
+        }
+      }
+      benchmark::DoNotOptimize(c);
+    });
+  }
+  state.SetLabel(exec.micro().name);
+  count_flops(state, 4.0 * kRows * kPairs * 32 * kRepeats * static_cast<double>(exec.threads()));
+}
+BENCHMARK(BM_PeakBf16)->DenseRange(3, 4)->UseRealTime();
+
 void BM_ReadBandwidth(State& state) {
   CpuExec exec;
   Buffer<std::uint64_t> data = Buffer<std::uint64_t>::zeroed(std::size_t{1} << 27);  // 1 GiB
@@ -91,8 +116,11 @@ void BM_Matmul(State& state) {
 }
 BENCHMARK(BM_Matmul)
     ->ArgNames({"m", "n", "k", "bf16", "set"})
-    ->ArgsProduct({{2048, 1}, {2048}, {2048}, {0, 1}, {0, 1, 2, 3}})
-    ->ArgsProduct({{2048, 1}, {8640}, {3200}, {0, 1}, {3}})
+    ->ArgsProduct({{2048, 1}, {2048}, {2048}, {0, 1}, {0, 1, 2, 3, 4}})
+    ->ArgsProduct({{2048, 1}, {8640}, {3200}, {0, 1}, {3, 4}})
+    ->ArgsProduct({{2048}, {3200}, {8640}, {1}, {3, 4}})
+    ->ArgsProduct({{2048}, {1024}, {288}, {1}, {3, 4}})
+    ->ArgsProduct({{2048}, {768}, {2048}, {1}, {3, 4}})
     ->UseRealTime();
 
 /// The yardstick: Eigen on one thread (it does not thread without OpenMP).

@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/cpu/tile_kernels.h"
+
 namespace memlane {
 
 namespace {
 
 constexpr std::size_t kPanel = 32;
 constexpr std::size_t kBlockRows = 112;  // rows of a per item: eight register tiles of the widest instruction set
+constexpr std::size_t kMaxBlockRows = 256;
 constexpr std::size_t kBlockUnits =
     512;  // units of k per pass: a panel's piece (64 KB) stays in the second-level cache
 
@@ -33,44 +36,73 @@ void pack_panel(const std::byte* rows, std::size_t n, std::size_t k, std::size_t
   }
 }
 
-/// One block of the product: rows [row, row + rows) of a, panels [begin, end) of w. a: [m, lda] units.
+/// Rows of a, [m, units] or in tiles.
+template <class A>
+struct Rows {
+  const A* data;
+  std::size_t stride;                                              // elements from one `together` rows to the next
+  std::size_t together = 1;                                        // rows that lie together: 16 in tiles
+  std::size_t block_rows = kBlockRows, block_units = kBlockUnits;  // of an item
+
+  /// Where `row`, a multiple of `together`, has its `unit`, in tiles a multiple of 16.
+  const A* at(std::size_t row, std::size_t unit) const { return data + row / together * stride + unit * together; }
+};
+
+/// One block of the product: rows [row, row + rows) of a, panels [begin, end) of w.
 template <class Gemm, class A>
-void multiply_block(Gemm gemm, const A* a, std::size_t lda, std::size_t row, std::size_t rows, const PackedMatrix& w,
+void multiply_block(Gemm gemm, const Rows<A>& a, std::size_t row, std::size_t rows, const PackedMatrix& w,
                     std::size_t begin, std::size_t end, View<float, 2> out) {
-  alignas(64) float edge[kBlockRows * kPanel];
+  alignas(64) float edge[kMaxBlockRows * kPanel];
   const std::size_t units = w.k_units();
   const std::size_t n = w.n();
-  for (std::size_t panel = begin; panel < end; ++panel) {
-    const std::size_t columns = std::min(kPanel, n - panel * kPanel);
-    const bool whole = columns == kPanel;
-    float* c = whole ? out.data() + row * n + panel * kPanel : edge;
-    const std::size_t ldc = whole ? n : kPanel;
-    for (std::size_t unit = 0; unit < units; unit += kBlockUnits) {
-      const auto* b = reinterpret_cast<const A*>(w.panel(panel) + unit * kPanel);
-      gemm(rows, std::min(kBlockUnits, units - unit), a + row * lda + unit, lda, b, c, ldc, unit > 0);
+  const auto pass = [&](std::size_t panel, std::size_t unit, float* c, std::size_t ldc) {
+    const auto* b = reinterpret_cast<const A*>(w.panel(panel) + unit * kPanel);
+    gemm(rows, std::min(a.block_units, units - unit), a.at(row, unit), a.stride, b, c, ldc, unit > 0);
+  };
+  const std::size_t whole_end = std::min(end, n / kPanel);
+  for (std::size_t unit = 0; unit < units; unit += a.block_units) {
+    for (std::size_t panel = begin; panel < whole_end; ++panel) {
+      pass(panel, unit, out.data() + row * n + panel * kPanel, n);
     }
-    if (whole) continue;
-    for (std::size_t r = 0; r < rows; ++r) {
-      std::copy_n(edge + r * kPanel, columns, out.data() + (row + r) * n + panel * kPanel);
-    }
+  }
+  if (whole_end == end) return;
+  for (std::size_t unit = 0; unit < units; unit += a.block_units) pass(whole_end, unit, edge, kPanel);
+  for (std::size_t r = 0; r < rows; ++r) {
+    std::copy_n(edge + r * kPanel, n % kPanel, out.data() + (row + r) * n + whole_end * kPanel);
   }
 }
 
 template <class Gemm, class A>
-void multiply(CpuExec& exec, Gemm gemm, const A* a, std::size_t lda, const PackedMatrix& w, View<float, 2> out) {
+void multiply(CpuExec& exec, Gemm gemm, const Rows<A>& a, const PackedMatrix& w, View<float, 2> out) {
   const std::size_t m = out.extent(0);
   const std::size_t panels = (w.n() + kPanel - 1) / kPanel;
-  const std::size_t row_blocks = (m + kBlockRows - 1) / kBlockRows;
+  const std::size_t row_blocks = (m + a.block_rows - 1) / a.block_rows;
   // Enough items for every thread to finish at about the same time, few enough for each to stream a good stretch of
   // weights.
   const std::size_t wanted_chunks = std::max<std::size_t>(1, 8 * exec.threads() / row_blocks);
   const std::size_t chunk = std::clamp<std::size_t>(panels / wanted_chunks, 1, 16);
   const std::size_t chunks = (panels + chunk - 1) / chunk;
   exec.pool().run(row_blocks * chunks, [&](std::size_t item, std::size_t) {
-    const std::size_t row = item / chunks * kBlockRows;
+    const std::size_t row = item / chunks * a.block_rows;
     const std::size_t begin = item % chunks * chunk;
-    multiply_block(gemm, a, lda, row, std::min(kBlockRows, m - row), w, begin, std::min(panels, begin + chunk), out);
+    multiply_block(gemm, a, row, std::min(a.block_rows, m - row), w, begin, std::min(panels, begin + chunk), out);
   });
+}
+
+/// The product by matrix tiles.
+void multiply_tiles(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> out) {
+  const std::size_t m = a.extent(0), k = w.k();
+  const std::size_t stride = tile_row_pairs(k);
+  const std::size_t row_tiles = (m + 15) / 16;
+  auto* tiles = reinterpret_cast<std::uint32_t*>(exec.shared_scratch(row_tiles * stride * 4));
+  const TileKernels& kernels = *exec.micro().tiles;
+  exec.pool().run(row_tiles, [&](std::size_t item, std::size_t) {
+    const std::size_t row = item * 16;
+    kernels.pack(std::min<std::size_t>(16, m - row), k, a.data() + row * k, k, tiles + item * stride);
+  });
+  // A block of rows by units fills half of a second-level cache of 2 MB; few rows leave it to the weights.
+  const std::size_t units = m <= 32 ? w.k_units() : 1024;
+  multiply(exec, kernels.gemm, Rows<std::uint32_t>{tiles, stride, 16, kMaxBlockRows, units}, w, out);
 }
 
 }  // namespace
@@ -101,7 +133,8 @@ void matmul(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<f
   const std::size_t m = a.extent(0);
   MEMLANE_EXPECTS(a.extent(1) == w.k() && out.extent(0) == m && out.extent(1) == w.n());
   if (m == 0) return;
-  if (w.dtype() == DType::f32) return multiply(exec, exec.micro().gemm_f32, a.data(), w.k(), w, out);
+  if (w.dtype() == DType::f32) return multiply(exec, exec.micro().gemm_f32, Rows<float>{a.data(), w.k()}, w, out);
+  if (exec.micro().tiles != nullptr) return multiply_tiles(exec, a, w, out);
 
   const std::size_t units = w.k_units();
   auto* narrow = reinterpret_cast<std::uint32_t*>(exec.shared_scratch(m * units * 4));
@@ -111,7 +144,7 @@ void matmul(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<f
       exec.micro().narrow_bf16(a.data() + row * w.k(), w.k(), reinterpret_cast<std::uint16_t*>(narrow + row * units));
     }
   });
-  multiply(exec, exec.micro().gemm_bf16, narrow, units, w, out);
+  multiply(exec, exec.micro().gemm_bf16, Rows<std::uint32_t>{narrow, units}, w, out);
 }
 
 }  // namespace memlane

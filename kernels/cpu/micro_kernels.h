@@ -5,6 +5,8 @@
 
 namespace memlane {
 
+struct TileKernels;
+
 /// The innermost loops, compiled once per instruction set from one source (micro_kernels.inc) and chosen at run time.
 ///
 /// This header is included by files compiled for instruction sets that the running machine may lack. It and
@@ -12,6 +14,7 @@ namespace memlane {
 /// copy for the whole program.
 struct MicroKernels {
   const char* name;
+  const TileKernels* tiles;  ///< tile_kernels.h; null where the set has none
 
   /// c[rows, 32] = a[rows, k] * b[k, 32], or += if accumulate. Each element is one chain of multiply-adds in order of
   /// k, so a row's result does not depend on the other rows. a and c have row strides lda and ldc; b is one panel.
@@ -43,7 +46,7 @@ struct MicroKernels {
 };
 
 /// Instruction sets, each including those before it.
-enum class InstructionSet { portable, avx2, avx512, avx512_bf16 };
+enum class InstructionSet { portable, avx2, avx512, avx512_bf16, avx512_amx };
 
 /// The best set that this machine has (and that this program was built with).
 InstructionSet detect_instruction_set();
@@ -51,7 +54,7 @@ InstructionSet detect_instruction_set();
 /// The loops for a set. Throws InputError if this machine or this build lacks it.
 const MicroKernels& micro_kernels(InstructionSet set);
 
-/// "portable", "avx2", "avx512", "avx512-bf16"; the inverse throws InputError for another name.
+/// "portable", "avx2", "avx512", "avx512-bf16", "avx512-amx"; the inverse throws InputError for another name.
 const char* name_of(InstructionSet set);
 InstructionSet instruction_set_named(const char* name);
 

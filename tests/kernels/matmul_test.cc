@@ -55,9 +55,9 @@ using Matmul = KernelTest;
 
 TEST_P(Matmul, EqualsTheReferenceForRaggedShapes) {
   CpuExec exec(2, GetParam());
-  const std::array<std::size_t, 3> shapes[] = {{1, 1, 1},    {1, 33, 7},   {2, 31, 64}, {3, 32, 1},   {5, 65, 2},
-                                               {13, 40, 33}, {14, 96, 10}, {15, 5, 99}, {29, 64, 31}, {111, 3, 65},
-                                               {112, 34, 5}, {113, 70, 3}, {130, 32, 9}};
+  const std::array<std::size_t, 3> shapes[] = {{1, 1, 1},    {1, 33, 7},   {2, 31, 64},  {3, 32, 1},   {5, 65, 2},
+                                               {13, 40, 33}, {14, 96, 10}, {15, 5, 99},  {29, 64, 31}, {111, 3, 65},
+                                               {112, 34, 5}, {113, 70, 3}, {130, 32, 9}, {300, 70, 40}};
   double worst = 0;
   for (const DType compute : {DType::f32, DType::bf16}) {
     for (const auto& [m, n, k] : shapes) {
