@@ -158,26 +158,27 @@ struct TestMemory {
   View<const EntryBlock, 2> view;
 };
 
-/// Arguments: query tokens, entries, heads, kv heads, head_dim.
+/// Arguments: query tokens, entries, heads, kv heads, head_dim, instruction set. Queries are bfloat16 values.
 void BM_AttendMemory(State& state) {
   const auto arg = [&](int i) { return static_cast<std::size_t>(state.range(i)); };
-  CpuExec exec;
+  CpuExec exec(available_threads(), best_or(static_cast<int>(state.range(5))));
   const TestMemory memory(arg(1), arg(3), arg(4));
-  const auto q = random_floats(arg(0) * arg(2) * arg(4));
+  auto q = random_floats(arg(0) * arg(2) * arg(4));
+  for (float& x : q) x = to_float(from_float<BFloat16>(x));
   PartialBuffer buffer;
   const AttentionPartial out = buffer.get(arg(0), arg(2), arg(4));
   for (auto _ : state) attend(exec, {q.data(), {arg(0), arg(2), arg(4)}}, memory.view, 0.1F, Visibility::all(), out);
+  state.SetLabel(exec.micro().name);
   count_flops(state, 4.0 * static_cast<double>(arg(0) * arg(1) * arg(2) * arg(4)));
   state.SetBytesProcessed(static_cast<std::int64_t>(4 * arg(1) * arg(3) * arg(4)) * state.iterations());
 }
 BENCHMARK(BM_AttendMemory)
-    ->ArgNames({"tokens", "entries", "heads", "kv_heads", "head_dim"})
-    ->Args({2048, 32768, 4, 4, 64})
-    ->Args({2048, 32768, 4, 4, 100})
-    ->Args({2048, 32768, 8, 2, 128})
-    ->Args({2048, 32768, 8, 4, 8})
-    ->Args({1, 262144, 12, 12, 64})
-    ->Args({1, 262144, 8, 2, 128})
+    ->ArgNames({"tokens", "entries", "heads", "kv_heads", "head_dim", "set"})
+    ->ArgsProduct({{2048}, {2048, 8192, 65536}, {2}, {2}, {64, 100}, {3, 4}})
+    ->ArgsProduct({{2048}, {32768}, {8}, {2}, {128}, {3, 4}})
+    ->ArgsProduct({{2048}, {32768}, {8}, {4}, {8}, {3, 4}})
+    ->ArgsProduct({{1}, {262144}, {12}, {12}, {64}, {3, 4}})
+    ->ArgsProduct({{1}, {262144}, {8}, {2}, {128}, {3, 4}})
     ->UseRealTime();
 
 /// Arguments: query tokens, entries, heads, kv heads, head_dim, k.

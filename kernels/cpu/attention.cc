@@ -1,9 +1,11 @@
 #include "kernels/attention.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
+#include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/key_tiles.h"
 
 namespace memlane {
@@ -64,12 +66,16 @@ struct Workspace {
     const std::size_t bytes = Workspace(ScratchLayout(nullptr), rows).bytes;
     return {ScratchLayout(exec.worker_scratch(worker, bytes)), rows};
   }
-  PartialRow row(std::size_t index) const { return {sum + index * sum_stride, max + index, weight + index}; }
-
   std::size_t sum_stride;
   float *queries, *widened, *scores, *values, *value_row, *sum, *max, *weight;
   std::size_t bytes;
 };
+
+/// Row `index` of a workspace.
+template <class AnyWorkspace>
+PartialRow row_of(const AnyWorkspace& work, std::size_t index) {
+  return {work.sum + index * work.sum_stride, work.max + index, work.weight + index};
+}
 
 /// Turns scores of a tile into weights under each row's running maximum, rescaling what the row has so far.
 void weigh_tile(const MicroKernels& micro, const Workspace& work, std::size_t rows) {
@@ -118,6 +124,73 @@ void attend_block(const MicroKernels& micro, const QueryRows& rows, const QueryR
   }
 }
 
+/// Whether all elements are bfloat16 values.
+bool is_bf16(const float* x, std::size_t count) {
+  std::uint32_t lower_halves = 0;
+  for (std::size_t i = 0; i < count; ++i) lower_halves |= std::bit_cast<std::uint32_t>(x[i]) & 0xffffU;
+  return lower_halves == 0;
+}
+
+bool all_bf16(View<const EntryBlock, 2> blocks) {
+  return std::ranges::all_of(blocks.flat(), [](const EntryBlock& block) { return block.dtype == DType::bf16; });
+}
+
+/// A call of attend, item by item.
+struct Items {
+  CpuExec& exec;
+  View<const float, 3> queries;
+  View<const EntryBlock, 2> blocks;
+  float scale;
+  Visibility visibility;
+  const TileKernels* tiles;  // null where they do not apply
+  const QueryRows& rows;
+
+  /// The partial of an item's rows over some of its blocks. Rows of bfloat16 values go by tiles, if there are any: that
+  /// depends on the row alone, and in one call rows are nearly always of one kind.
+  void run(std::size_t row_item, std::size_t worker, std::size_t first_block, std::size_t end_block,
+           AttentionPartial to) const {
+    const QueryRows::Item item = rows.item(row_item % rows.items_per_head, row_item / rows.items_per_head);
+    const EntryBlock* head_blocks = blocks.data() + item.kv_head * blocks.extent(1);
+    const std::span<const EntryBlock> item_blocks(head_blocks + first_block, head_blocks + end_block);
+    const std::size_t count = item.tokens * rows.group;
+    std::size_t tiled_rows = 0;
+    for (std::size_t row = 0; row < count; ++row) tiled_rows += is_tiled(item, row) ? 1 : 0;
+    if (tiled_rows > 0) {
+      const TiledWorkspace work = TiledWorkspace::of_worker(exec, worker, rows);
+      gather_tiled_queries(*tiles, queries, rows, item, work);
+      run_rows(true, item, item_blocks, to, work, [&](const EntryBlock& block) {
+        attend_block_tiled(*tiles, rows, item, block, scale, visibility, work);
+      });
+    }
+    if (tiled_rows < count) {
+      const Workspace work = Workspace::of_worker(exec, worker, rows);
+      gather_queries(queries, rows, item, scale, work.queries);
+      run_rows(false, item, item_blocks, to, work,
+               [&](const EntryBlock& block) { attend_block(exec.micro(), rows, item, block, visibility, work); });
+    }
+  }
+
+  bool is_tiled(const QueryRows::Item& item, std::size_t row) const {
+    return tiles != nullptr && is_bf16(queries.data() + rows.flat_index(item, row) * rows.head_dim, rows.head_dim);
+  }
+
+  template <class AnyWorkspace, class AttendOne>
+  void run_rows(bool tiled, const QueryRows::Item& item, std::span<const EntryBlock> item_blocks, AttentionPartial to,
+                const AnyWorkspace& work, const AttendOne& attend_one) const {
+    const std::size_t count = item.tokens * rows.group;
+    for (std::size_t row = 0; row < count; ++row) {
+      if (is_tiled(item, row) == tiled) clear(row_of(to, rows.flat_index(item, row)), rows.head_dim);
+    }
+    for (const EntryBlock& block : item_blocks) {
+      attend_one(block);
+      for (std::size_t row = 0; row < count; ++row) {
+        if (is_tiled(item, row) != tiled) continue;
+        merge_row(row_of(to, rows.flat_index(item, row)), row_of(work, row), rows.head_dim);
+      }
+    }
+  }
+};
+
 /// The partials of single blocks side by side, for calls with too few query rows to occupy the threads.
 class SplitPartials {
  public:
@@ -152,37 +225,24 @@ AttentionPartial PartialBuffer::get(std::size_t tokens, std::size_t heads, std::
 void attend(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks, float scale,
             Visibility visibility, AttentionPartial out) {
   MEMLANE_EXPECTS(queries.extents() == out.sum.extents());
-  const QueryRows rows(queries, blocks.extent(0));
+  const TileKernels* tiles = scale > 0 && all_bf16(blocks) ? exec.micro().tiles : nullptr;
+  const QueryRows rows(queries, blocks.extent(0), tiles != nullptr ? kTiledQueryRows : kQueryRows);
   const std::size_t block_count = blocks.extent(1);
   MEMLANE_EXPECTS(!visibility.causal || block_count == 1);
   const std::size_t row_items = rows.kv_heads * rows.items_per_head;
   const bool split = block_count > 1 && row_items < 4 * exec.threads();
-  const MicroKernels& micro = exec.micro();
 
-  const auto run_item = [&](std::size_t row_item, std::size_t worker, std::size_t first_block, std::size_t end_block,
-                            AttentionPartial to) {
-    const QueryRows::Item item = rows.item(row_item % rows.items_per_head, row_item / rows.items_per_head);
-    const Workspace work = Workspace::of_worker(exec, worker, rows);
-    const std::size_t count = item.tokens * rows.group;
-    gather_queries(queries, rows, item, scale, work.queries);
-    for (std::size_t row = 0; row < count; ++row) clear(row_of(to, rows.flat_index(item, row)), rows.head_dim);
-    for (std::size_t index = first_block; index < end_block; ++index) {
-      attend_block(micro, rows, item, blocks.data()[item.kv_head * block_count + index], visibility, work);
-      for (std::size_t row = 0; row < count; ++row) {
-        merge_row(row_of(to, rows.flat_index(item, row)), work.row(row), rows.head_dim);
-      }
-    }
-  };
+  const Items items{exec, queries, blocks, scale, visibility, tiles, rows};
 
   if (!split) {
     exec.pool().run(row_items,
-                    [&](std::size_t item, std::size_t worker) { run_item(item, worker, 0, block_count, out); });
+                    [&](std::size_t item, std::size_t worker) { items.run(item, worker, 0, block_count, out); });
     return;
   }
   const SplitPartials partials(exec, block_count, rows);
   exec.pool().run(row_items * block_count, [&](std::size_t item, std::size_t worker) {
     const std::size_t block = item % block_count;
-    run_item(item / block_count, worker, block, block + 1, partials.of(block));
+    items.run(item / block_count, worker, block, block + 1, partials.of(block));
   });
   exec.pool().run(rows.tokens * rows.heads, [&](std::size_t pair, std::size_t) {
     clear(row_of(out, pair), rows.head_dim);

@@ -6,11 +6,11 @@
 
 namespace memlane {
 
-QueryRows::QueryRows(View<const float, 3> queries, std::size_t kv_heads_in)
+QueryRows::QueryRows(View<const float, 3> queries, std::size_t kv_heads_in, std::size_t rows_per_item)
     : tokens(queries.extent(0)), heads(queries.extent(1)), head_dim(queries.extent(2)), kv_heads(kv_heads_in) {
   MEMLANE_EXPECTS(kv_heads > 0 && heads % kv_heads == 0);
   group = heads / kv_heads;
-  tokens_per_item = std::clamp<std::size_t>(kQueryRows / group, 1, std::max<std::size_t>(tokens, 1));
+  tokens_per_item = std::clamp<std::size_t>(rows_per_item / group, 1, std::max<std::size_t>(tokens, 1));
   items_per_head = (tokens + tokens_per_item - 1) / tokens_per_item;
 }
 

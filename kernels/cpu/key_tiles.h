@@ -16,11 +16,12 @@ inline constexpr std::size_t kQueryRows =
 
 /// How the query rows of a call are cut into items. A row is one token and one of the query heads that share a kv head.
 struct QueryRows {
-  QueryRows(View<const float, 3> queries, std::size_t kv_heads);
+  /// rows_per_item: about how many rows an item has.
+  QueryRows(View<const float, 3> queries, std::size_t kv_heads, std::size_t rows_per_item = kQueryRows);
 
   std::size_t tokens, heads, head_dim, kv_heads;
   std::size_t group;            ///< query heads per kv head
-  std::size_t tokens_per_item;  ///< so that an item has about kQueryRows rows
+  std::size_t tokens_per_item;  ///< so that an item has about rows_per_item rows
   std::size_t items_per_head;
   std::size_t max_rows() const { return tokens_per_item * group; }
 

@@ -92,7 +92,7 @@ void multiply(CpuExec& exec, Gemm gemm, const Rows<A>& a, const PackedMatrix& w,
 /// The product by matrix tiles.
 void multiply_tiles(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> out) {
   const std::size_t m = a.extent(0), k = w.k();
-  const std::size_t stride = tile_row_pairs(k);
+  const std::size_t stride = (k + 31) / 32 * 256;  // pairs that 16 rows take
   const std::size_t row_tiles = (m + 15) / 16;
   auto* tiles = reinterpret_cast<std::uint32_t*>(exec.shared_scratch(row_tiles * stride * 4));
   const TileKernels& kernels = *exec.micro().tiles;

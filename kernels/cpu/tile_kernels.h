@@ -5,6 +5,26 @@
 
 namespace memlane {
 
+inline constexpr std::size_t kTileAttendEntries = 256;  ///< entries that attention takes at once
+inline constexpr int kTileWeightParts = 3;              ///< bfloat16 numbers that a softmax weight is cut into
+
+/// Query rows against at most kTileAttendEntries consecutive entries of a block: scores, online softmax, weighted sum.
+struct TileAttention {
+  std::size_t rows;
+  std::size_t head_dim;
+  const std::uint32_t* queries;  ///< in tiles, rows filled up to a multiple of 32 with anything
+  const std::uint32_t* keys;     ///< their first panel
+  const std::uint32_t* values;   ///< from pack_values
+  std::size_t entries;
+  const std::uint32_t* seen_begin;  ///< [rows]: row sees entries [seen_begin, seen_end) of these
+  const std::uint32_t* seen_end;
+  float scale;             ///< of scores, above 0
+  float* sum;              ///< [rows filled up to a multiple of 32, sum_stride]; updated, as are
+  std::size_t sum_stride;  ///< a multiple of 32
+  float* max;              ///< [rows]
+  float* weight;           ///< [rows]
+};
+
 /// Loops over matrix tiles (AMX), for bfloat16 only. Rows of a lie in tiles of 16 rows by 16 pairs, [rows / 16][k_pairs
 /// / 16][16][16], both rounded up.
 struct TileKernels {
@@ -14,11 +34,10 @@ struct TileKernels {
                const std::uint32_t* b, float* c, std::size_t ldc, bool accumulate);
   /// At most 16 rows of k floats, rounded to bfloat16, to tiles.
   void (*pack)(std::size_t rows, std::size_t k, const float* a, std::size_t lda, std::uint32_t* tiles);
+  void (*attend)(const TileAttention& on);
+  /// Values [entries][head_dim] in pairs of entries: [ceil(head_dim / 32)][kTileAttendEntries / 2][32][2], zero beyond
+  /// the end up to a multiple of 32 entries.
+  void (*pack_values)(const std::uint16_t* values, std::size_t entries, std::size_t head_dim, std::uint32_t* out);
 };
-
-/// Pairs of bfloat16 that 16 rows of k elements take in tiles.
-constexpr std::size_t tile_row_pairs(std::size_t k) {
-  return (k + 31) / 32 * 256;
-}
 
 }  // namespace memlane

@@ -82,6 +82,46 @@ TEST_P(AttendBits, AreTheSameDecodedAndPrefilled) {
   }
 }
 
+/// Queries of heads * kHeadDim elements a token, bfloat16 values but for every third token.
+std::vector<float> mixed_queries(reference::Random& random, std::size_t tokens, std::size_t heads, bool mixed) {
+  std::vector<float> queries = random.floats(tokens * heads * kHeadDim, 3);
+  for (std::size_t i = 0; i < queries.size(); ++i) {
+    if (mixed && i / (heads * kHeadDim) % 3 == 2) continue;
+    queries[i] = to_float(from_float<BFloat16>(queries[i]));
+  }
+  return queries;
+}
+
+// Matrix tiles take queries of bfloat16 values, in a batch with others or not.
+TEST_P(AttendBits, OfBFloat16QueriesAreTheSameForAnyThreadsAloneAndInABatch) {
+  const RandomEntries entries(random_, 2, kHeadDim, {64, 730, 0, 33, 256, 300}, DType::bf16);
+  CpuExec one(1, GetParam()), three(3, GetParam());
+  for (const bool mixed : {false, true}) {
+    const std::vector<float> queries = mixed_queries(random_, 150, 4, mixed);
+    const OwnedPartial batch = attend_to(one, view_of(queries, 4), entries.blocks());
+    EXPECT_TRUE(attend_to(three, view_of(queries, 4), entries.blocks()).same_bits_as(batch));
+    for (std::size_t token = 0; token < 150; ++token) {
+      const OwnedPartial alone = attend_to(three, view_of(queries, 4).slice(token, token + 1), entries.blocks());
+      ASSERT_TRUE(alone.same_bits_as(one_token(batch, token))) << "token " << token;
+    }
+  }
+}
+
+TEST_P(AttendBits, OfBFloat16QueriesAreTheSameDecodedAndPrefilled) {
+  constexpr std::size_t kTokens = 600, kPast = 7;
+  const RandomEntries entries(random_, 2, kHeadDim, {kPast + kTokens}, DType::bf16);
+  const std::vector<float> queries = mixed_queries(random_, kTokens, 4, true);
+  CpuExec exec(2, GetParam());
+  const OwnedPartial prefill = attend_to(exec, view_of(queries, 4), entries.blocks(), Visibility::causal_from(kPast));
+  for (std::size_t token = 0; token < kTokens; ++token) {
+    std::vector<EntryBlock> blocks(entries.blocks().data(), entries.blocks().data() + 2);
+    for (EntryBlock& block : blocks) block.count = kPast + token + 1;
+    const OwnedPartial decoded = attend_to(exec, view_of(queries, 4).slice(token, token + 1), {blocks.data(), {2, 1}},
+                                           Visibility::causal_from(kPast + token));
+    ASSERT_TRUE(decoded.same_bits_as(one_token(prefill, token))) << "token " << token;
+  }
+}
+
 TEST_P(AttendBits, OfMergedPartsAreThoseOfTheWhole) {
   const std::vector<float> queries = random_.floats(6 * 4 * kHeadDim, 3);
   const RandomEntries entries(random_, 2, kHeadDim, {40, 0, 129, 17}, DType::f16);

@@ -15,6 +15,7 @@ struct Shape {
   DType dtype = DType::f32;
   double key_amplitude = 1;
   Visibility visibility = Visibility::all();
+  bool bf16_queries = false;  // their elements are bfloat16 values
 };
 
 /// How far float scores may be from true ones, given what they sum up; errors of weights and of the output follow from
@@ -31,7 +32,8 @@ double score_error(const reference::Row& query, const reference::Entries& entrie
 double attend_and_compare(CpuExec& exec, reference::Random& random, const Shape& shape) {
   const std::size_t heads = shape.kv_heads * shape.group;
   const RandomEntries entries(random, shape.kv_heads, shape.head_dim, shape.counts, shape.dtype, shape.key_amplitude);
-  const std::vector<float> queries = random.floats(shape.tokens * heads * shape.head_dim, 2);
+  std::vector<float> queries = random.floats(shape.tokens * heads * shape.head_dim, 2);
+  for (float& x : queries) x = shape.bf16_queries ? to_float(from_float<BFloat16>(x)) : x;
   const float scale = 1.0F / std::sqrt(static_cast<float>(shape.head_dim));
   OwnedPartial partial(shape.tokens, heads, shape.head_dim);
   attend(exec, View<const float, 3>(queries.data(), {shape.tokens, heads, shape.head_dim}), entries.blocks(), scale,
@@ -79,6 +81,36 @@ TEST_P(Attend, EqualsTheReferenceForEveryHeadSizeGroupAndType) {
     }
   }
   RecordProperty("largest_error", fmt::format("{:.3g}", worst));
+}
+
+// These go through matrix tiles where there are such.
+TEST_P(Attend, EqualsTheReferenceForBFloat16Throughout) {
+  reference::Random random(21);
+  for (const std::size_t head_dim : {1, 2, 7, 8, 30, 32, 33, 64, 80, 100, 128, 160}) {
+    for (const std::size_t tokens : {1, 2, 17, 33, 70, 300}) {
+      SCOPED_TRACE(::testing::Message() << "head_dim " << head_dim << ", " << tokens << " tokens");
+      CpuExec exec(2, GetParam());
+      const std::size_t group = random.size(1, 3);
+      Shape shape{tokens, 2, group, head_dim, {random.size(1, 70), 0, random.size(200, 600)}, DType::bf16};
+      shape.bf16_queries = true;
+      attend_and_compare(exec, random, shape);
+      shape.counts = {tokens + random.size(0, 300)};
+      shape.visibility = Visibility::causal_from(shape.counts.front() - tokens);
+      attend_and_compare(exec, random, shape);
+      ASSERT_FALSE(HasFailure());
+    }
+  }
+}
+
+TEST_P(Attend, StandsVeryLargeAndVerySmallScoresForBFloat16Throughout) {
+  reference::Random random(22);
+  CpuExec exec(2, GetParam());
+  for (const double amplitude : {1e-30, 1e-6, 20.0, 200.0, 5000.0}) {
+    Shape shape{40, 2, 2, 64, {700, 40}, DType::bf16, amplitude};
+    shape.bf16_queries = true;
+    attend_and_compare(exec, random, shape);
+    ASSERT_FALSE(HasFailure()) << "amplitude " << amplitude;
+  }
 }
 
 TEST_P(Attend, EqualsTheReferenceOverRaggedBlocks) {
