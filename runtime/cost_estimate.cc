@@ -42,7 +42,8 @@ double seconds_per_score(CpuExec& exec, const ModelConfig& config, DType dtype) 
   const std::size_t d = config.head_dim;
   const auto keys = Buffer<std::byte>::zeroed(key_elements(entries, d, dtype) * size_of(dtype));
   const auto values = Buffer<std::byte>::zeroed(entries * d * size_of(dtype));
-  const std::vector<float> queries(tokens * config.num_heads * d, 0.1F);
+  // Of bfloat16 values where the decoder's are: attention takes another way with them.
+  const std::vector<float> queries(tokens * config.num_heads * d, dtype == DType::bf16 ? 0.125F : 0.1F);
   const std::vector<EntryBlock> blocks(config.num_kv_heads, {keys.data(), values.data(), entries, dtype});
   PartialBuffer buffer;
   const AttentionPartial out = buffer.get(tokens, config.num_heads, d);
