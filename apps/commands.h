@@ -18,6 +18,7 @@ Subcommand add_ask(CLI::App& program);
 Subcommand add_generate(CLI::App& program);
 Subcommand add_info(CLI::App& program);
 Subcommand add_logits(CLI::App& program);
+Subcommand add_rope(CLI::App& program);
 /// Below `memlane bench`.
 Subcommand add_bench_recall(CLI::App& bench);
 Subcommand add_bench_perplexity(CLI::App& bench);
