@@ -1,7 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "kernels/array.h"
 #include "kernels/entries.h"
@@ -31,12 +33,32 @@ class PartialBuffer {
   Buffer<float> storage_;
 };
 
-/// Which entries of its (single) block a query sees.
+/// Which entries of its (single) block a query sees: a band of distances. Query token i stands at first_position + i
+/// and sees entry e if first_entry <= e and min_distance <= first_position + i - e <= max_distance. Not banded: all of
+/// them.
 struct Visibility {
-  bool causal = false;
-  std::size_t first_position = 0;  ///< causal: query token i sees entries 0 ... first_position + i
+  static constexpr std::size_t kAnyDistance = std::numeric_limits<std::size_t>::max();
+
+  bool banded = false;
+  std::size_t first_position = 0;
+  std::size_t min_distance = 0;
+  std::size_t max_distance = kAnyDistance;
+  std::size_t first_entry = 0;  ///< those before it are never seen
+
   static Visibility all() { return {}; }
   static Visibility causal_from(std::size_t first_position) { return {true, first_position}; }
+
+  /// The entries [begin, end) of `count` that query token i sees; begin = end for none.
+  struct Range {
+    std::size_t begin, end;
+  };
+  Range seen_by(std::size_t i, std::size_t count) const {
+    if (!banded) return {0, count};
+    const std::size_t position = first_position + i;
+    const std::size_t end = position < min_distance ? 0 : std::min(count, position - min_distance + 1);
+    const std::size_t begin = std::max(first_entry, position > max_distance ? position - max_distance : 0);
+    return {std::min(begin, end), end};
+  }
 };
 
 /// Attention over every entry of the blocks.

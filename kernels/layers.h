@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "kernels/array.h"
@@ -29,8 +30,8 @@ void round_to_bf16(CpuExec& exec, std::span<float> x);
 
 /// Rotates each pair (x[i], x[i + d/2]) of a head by the angle of the token's position: rotary position embedding (Su
 /// et al. 2021) in the half-split order of Hugging Face checkpoints. x, out: [tokens, heads, head_dim], may be the
-/// same; cosines, sines: [positions, head_dim / 2]; token i is at position first + i.
+/// same; cosines, sines: [positions, head_dim / 2]; token i is at position min(first + i, last).
 void rope(CpuExec& exec, View<const float, 3> x, View<const float, 2> cosines, View<const float, 2> sines,
-          std::size_t first, View<float, 3> out);
+          std::size_t first, View<float, 3> out, std::size_t last = std::numeric_limits<std::size_t>::max());
 
 }  // namespace memlane

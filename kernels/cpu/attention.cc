@@ -104,15 +104,16 @@ void attend_block(const MicroKernels& micro, const QueryRows& rows, const QueryR
   std::fill_n(work.sum, count * work.sum_stride, 0.0F);
   std::fill_n(work.max, count, kNothing);
   std::fill_n(work.weight, count, 0.0F);
-  const std::size_t first_position = visibility.first_position + item.first_token;
-  const std::size_t end = visibility.causal ? std::min(block.count, first_position + item.tokens) : block.count;
-  for (std::size_t begin = 0; begin < end; begin += kTileEntries) {
+  // Both bounds of a band rise with the query token, so the item's rows see nothing outside these two.
+  const std::size_t first_seen = visibility.seen_by(item.first_token, block.count).begin;
+  const std::size_t end = visibility.seen_by(item.first_token + item.tokens - 1, block.count).end;
+  for (std::size_t begin = first_seen / kTileEntries * kTileEntries; begin < end; begin += kTileEntries) {
     score_tile(micro, work.queries, count, rows.head_dim, block, begin, work.widened, work.scores);
-    for (std::size_t row = 0; visibility.causal && row < count; ++row) {
-      const std::size_t visible = first_position + row / rows.group + 1;
-      if (visible >= begin + kTileEntries) continue;
-      const std::size_t keep = visible > begin ? visible - begin : 0;
-      std::fill(work.scores + row * kTileEntries + keep, work.scores + (row + 1) * kTileEntries, kNothing);
+    for (std::size_t row = 0; visibility.banded && row < count; ++row) {
+      const Visibility::Range seen = visibility.seen_by(item.first_token + row / rows.group, block.count);
+      float* scores = work.scores + row * kTileEntries;
+      std::fill_n(scores, std::clamp(seen.begin, begin, begin + kTileEntries) - begin, kNothing);
+      std::fill(scores + std::clamp(seen.end, begin, begin + kTileEntries) - begin, scores + kTileEntries, kNothing);
     }
     weigh_tile(micro, work, count);
     const std::size_t entries = std::min(kTileEntries, end - begin);
@@ -228,7 +229,7 @@ void attend(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 
   const TileKernels* tiles = scale > 0 && all_bf16(blocks) ? exec.micro().tiles : nullptr;
   const QueryRows rows(queries, blocks.extent(0), tiles != nullptr ? kTiledQueryRows : kQueryRows);
   const std::size_t block_count = blocks.extent(1);
-  MEMLANE_EXPECTS(!visibility.causal || block_count == 1);
+  MEMLANE_EXPECTS(!visibility.banded || block_count == 1);
   const std::size_t row_items = rows.kv_heads * rows.items_per_head;
   const bool split = block_count > 1 && row_items < 4 * exec.threads();
 

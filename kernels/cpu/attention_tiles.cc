@@ -56,19 +56,15 @@ void attend_block_tiled(const TileKernels& kernels, const QueryRows& rows, const
   std::fill_n(work.sum, count * work.sum_stride, 0.0F);
   std::fill_n(work.max, count, -std::numeric_limits<float>::infinity());
   std::fill_n(work.weight, count, 0.0F);
-  const auto seen_by = [&](std::size_t token) {
-    const std::size_t end = visibility.causal ? visibility.first_position + token + 1 : block.count;
-    return std::pair<std::size_t, std::size_t>(0, std::min(end, block.count));
-  };
   // Both ends of what a query sees rise with its place, so the item's rows see nothing outside these two.
-  const std::size_t first_seen = seen_by(item.first_token).first;
-  const std::size_t end = seen_by(item.first_token + item.tokens - 1).second;
+  const std::size_t first_seen = visibility.seen_by(item.first_token, block.count).begin;
+  const std::size_t end = visibility.seen_by(item.first_token + item.tokens - 1, block.count).end;
   const std::size_t units = padded_head_dim(rows.head_dim, DType::bf16) / 2;
   for (std::size_t begin = first_seen / kTileAttendEntries * kTileAttendEntries; begin < end;
        begin += kTileAttendEntries) {
     const std::size_t entries = std::min(kTileAttendEntries, end - begin);
     for (std::size_t row = 0; row < count; ++row) {
-      const auto [from, to] = seen_by(item.first_token + row / rows.group);
+      const auto [from, to] = visibility.seen_by(item.first_token + row / rows.group, block.count);
       work.seen_begin[row] = static_cast<std::uint32_t>(std::clamp(from, begin, begin + entries) - begin);
       work.seen_end[row] = static_cast<std::uint32_t>(std::clamp(to, begin, begin + entries) - begin);
     }

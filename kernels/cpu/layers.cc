@@ -71,16 +71,17 @@ void round_to_bf16(CpuExec& exec, std::span<float> x) {
 }
 
 void rope(CpuExec& exec, View<const float, 3> x, View<const float, 2> cosines, View<const float, 2> sines,
-          std::size_t first, View<float, 3> out) {
+          std::size_t first, View<float, 3> out, std::size_t last) {
   const std::size_t tokens = x.extent(0);
   const std::size_t heads = x.extent(1);
   const std::size_t head_dim = x.extent(2);
   const std::size_t half = head_dim / 2;
   MEMLANE_EXPECTS(x.extents() == out.extents() && cosines.extents() == sines.extents());
-  MEMLANE_EXPECTS(cosines.extent(1) == half && first + tokens <= cosines.extent(0));
+  MEMLANE_EXPECTS(cosines.extent(1) == half && (last < cosines.extent(0) || first + tokens <= cosines.extent(0)));
   for_rows(exec, tokens, [&](std::size_t token) {
-    const float* cos = cosines.data() + (first + token) * half;
-    const float* sin = sines.data() + (first + token) * half;
+    const std::size_t position = std::min(first + token, last);
+    const float* cos = cosines.data() + position * half;
+    const float* sin = sines.data() + position * half;
     for (std::size_t head = 0; head < heads; ++head) {
       const float* from = x.data() + (token * heads + head) * head_dim;
       float* to = out.data() + (token * heads + head) * head_dim;

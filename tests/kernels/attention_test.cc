@@ -27,6 +27,18 @@ double score_error(const reference::Row& query, const reference::Entries& entrie
   return static_cast<double>(query.size() + 4) * 0x1p-24 * scale * magnitude;
 }
 
+/// The entries that query token i sees, by the definition of a band.
+std::vector<std::size_t> visible_entries(const Visibility& visibility, std::size_t i, std::size_t count) {
+  std::vector<std::size_t> ids;
+  for (std::size_t entry = 0; entry < count; ++entry) {
+    const auto distance = static_cast<double>(visibility.first_position + i) - static_cast<double>(entry);
+    const bool in_band = entry >= visibility.first_entry && distance >= static_cast<double>(visibility.min_distance) &&
+                         distance <= static_cast<double>(visibility.max_distance);
+    if (!visibility.banded || in_band) ids.push_back(entry);
+  }
+  return ids;
+}
+
 /// Attends and returns the largest error of the outputs relative to the largest value; expects every part of the
 /// partials within bounds.
 double attend_and_compare(CpuExec& exec, reference::Random& random, const Shape& shape) {
@@ -45,9 +57,12 @@ double attend_and_compare(CpuExec& exec, reference::Random& random, const Shape&
   for (std::size_t row = 0; row < shape.tokens * heads; ++row) {
     const reference::Row query = row_of(queries.data() + row * shape.head_dim, shape.head_dim);
     const reference::Entries& all = entries.truth(row % heads / shape.group);
-    const std::size_t seen =
-        shape.visibility.causal ? shape.visibility.first_position + row / heads + 1 : all.keys.size();
-    const reference::Entries visible = all.first(std::min(seen, all.keys.size()));
+    const reference::Entries visible = all.chosen(visible_entries(shape.visibility, row / heads, all.keys.size()));
+    if (visible.keys.empty()) {
+      EXPECT_EQ(partial.weight[row], 0) << "row " << row << " sees nothing";
+      EXPECT_EQ(partial.max[row], -INFINITY);
+      continue;
+    }
     const reference::Partial truth = reference::partial_attention(query, visible, scale);
     const double slack = score_error(query, visible, scale);
     EXPECT_NEAR(partial.max[row], truth.max, slack + 1e-30);
@@ -135,6 +150,20 @@ TEST_P(Attend, IsCausalFromAnyOffset) {
       attend_and_compare(exec, random, shape);
       ASSERT_FALSE(HasFailure()) << tokens << " tokens from " << first;
     }
+  }
+}
+
+TEST_P(Attend, SeesABandOfDistances) {
+  reference::Random random(8);
+  CpuExec exec(2, GetParam());
+  for (int round = 0; round < 120; ++round) {
+    const std::size_t tokens = random.size(1, 200), first = random.size(0, 400);
+    Shape shape{tokens, 2, random.size(1, 3), 16, {first + tokens}, kTypes[round % 3]};
+    shape.visibility = {true, first, round % 4 == 0 ? random.size(0, 300) : 0, Visibility::kAnyDistance, 0};
+    if (round % 3 != 0) shape.visibility.max_distance = shape.visibility.min_distance + random.size(0, 260);
+    if (round % 2 != 0) shape.visibility.first_entry = random.size(0, 40);
+    attend_and_compare(exec, random, shape);
+    ASSERT_FALSE(HasFailure()) << "round " << round;
   }
 }
 

@@ -123,6 +123,23 @@ TEST_P(Layers, RopeEqualsTheReferenceAtEveryPosition) {
   }
 }
 
+TEST_P(Layers, RopeStopsAtTheLastPosition) {
+  constexpr std::size_t kTokens = 9, kLast = 4, kHalf = 3;
+  reference::Random random(7);
+  CpuExec exec(2, GetParam());
+  const std::vector<float> x = random.floats(kTokens * 2 * kHalf), cosines = random.floats((kLast + 1) * kHalf),
+                           sines = random.floats((kLast + 1) * kHalf);
+  const View<const float, 2> cos(cosines.data(), {kLast + 1, kHalf}), sin(sines.data(), {kLast + 1, kHalf});
+  const View<const float, 3> in(x.data(), {kTokens, 1, 2 * kHalf});
+  std::vector<float> out(x.size()), alone(2 * kHalf);
+  rope(exec, in, cos, sin, 1, {out.data(), in.extents()}, kLast);
+  for (std::size_t token = 0; token < kTokens; ++token) {
+    rope(exec, in.slice(token, token + 1), cos, sin, std::min(token + 1, kLast), {alone.data(), {1, 1, 2 * kHalf}});
+    EXPECT_EQ(0, std::memcmp(alone.data(), out.data() + token * 2 * kHalf, alone.size() * sizeof(float)));
+  }
+  EXPECT_THROW(rope(exec, in, cos, sin, 1, {out.data(), in.extents()}), std::logic_error);
+}
+
 TEST_P(Layers, AddAndRoundDoWhatTheySay) {
   reference::Random random(5);
   for (const std::size_t width : {1, 33, 4096, 9000}) {
