@@ -138,13 +138,14 @@ Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, DType compute, 
     const ReadingCost of_document = reading_cost(config, settings_, job.tokens_done, tokens);
     cost.matmul_flops += of_document.matmul_flops;
     cost.scores += of_document.scores;
-    const std::size_t whole = left / settings_.window;
-    const std::size_t rest = left % settings_.window;
-    constexpr std::size_t kRecordBytes = 512;  // headers and padding of a record, generously
-    plan.disk_bytes +=
-        whole * (shape.segment_bytes(settings_.window) + settings_.window * sizeof(std::int32_t) + kRecordBytes) +
-        (rest > 0 ? shape.segment_bytes(rest) + rest * sizeof(std::int32_t) + kRecordBytes : 0) +
-        index_bytes(shape, lookup, tokens) + 8 * kRecordBytes;
+    constexpr std::size_t kRecordBytes = 512;     // headers and padding of a record, generously
+    for (std::size_t begin = 0; begin < left;) {  // a segment and its ids for each sub-window of each window
+      const std::size_t in_window = settings_.window - begin % settings_.window;
+      const std::size_t count = std::min({left - begin, in_window, settings_.memory_window});
+      plan.disk_bytes += shape.segment_bytes(count) + count * sizeof(std::int32_t) + kRecordBytes;
+      begin += count;
+    }
+    plan.disk_bytes += index_bytes(shape, lookup, tokens) + 8 * kRecordBytes;
   }
   plan.memory_bytes = weight_bytes(config, compute) + Session::bytes(config, settings_, compute, most_entries) +
                       2 * index_bytes(shape, lookup, most_entries);
@@ -153,8 +154,10 @@ Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, DType compute, 
 }
 
 void Ingest::print_plan(const Plan& plan) const {
-  fmt::print(stderr, "{}: {} layers of memory ({}), windows of {} tokens\n", options_.memory,
-             settings_.mem_layers.size(), layers_text(settings_.mem_layers), settings_.window);
+  const bool cut = settings_.memory_window < settings_.window;
+  fmt::print(stderr, "{}: {} layers of memory ({}), windows of {} tokens{}\n", options_.memory,
+             settings_.mem_layers.size(), layers_text(settings_.mem_layers), settings_.window,
+             cut ? fmt::format(", cut to {} in memory layers", settings_.memory_window) : "");
   for (const Job& job : jobs_) {
     const std::size_t tokens = job.document.ids.size();
     const std::string state = job.complete ? ", in memory already"
@@ -172,6 +175,7 @@ void Ingest::print_plan(const Plan& plan) const {
 void Ingest::finish(const Job& job, const DocumentMemory& memory, const Lookup& lookup,
                     MemoryFileWriter& writer) const {
   if (lookup.kind != Lookup::Kind::faiss || memory.indexed_entries() == 0) return;
+  if (memory.indexed_entries() > job.tokens_done) return;  // stopped inside a window, whose entries are not kept
   writer.store_indexes(*job.stored, memory.indexed_entries(), memory.save_indexes());
 }
 
@@ -249,6 +253,7 @@ nlohmann::json Ingest::report(const Plan& plan, bool interrupted) const {
   return {{"memory", options_.memory},
           {"documents", documents},
           {"window", settings_.window},
+          {"memory_window", settings_.memory_window},
           {"mem_layers", settings_.mem_layers},
           {"planned_memory_bytes", plan.memory_bytes},
           {"planned_disk_bytes", plan.disk_bytes},
@@ -276,6 +281,12 @@ int Ingest::run() {
         "{}: expected memory layers, found none, so nothing would be remembered; choose some with --mem-layers, for "
         "example {}",
         options_.model.model, config.num_layers / 2);
+  }
+  if (carries_over(settings_)) {
+    input_error(
+        "{}: expected windows that can be read one by one, so that reading can be continued; found one that leaves "
+        "tokens to the next; ingest without it",
+        settings_.overlap > 0 ? "--overlap" : "--sliding-window");
   }
   const EntryShape shape = entry_shape(config, settings_);
   if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, shape.head_dim);  // refused before any work

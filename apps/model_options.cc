@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "apps/count_option.h"
+#include "runtime/local_settings.h"
 #include "runtime/resources.h"
 #include "runtime/session.h"
 #include "runtime/stored_memory.h"
@@ -57,6 +58,7 @@ void ModelOptions::add_to(CLI::App& app) {
       "How plain layers rotate positions: METHOD[:key=value]..., such as yarn:factor=4 or none; lifts the limit "
       "of --window (default: as the model's config says; see memlane rope)");
   app.add_option("--memory-rope", memory_rope, "The same for memory layers (default: as the model's config says)");
+  add_local_to(app);
   app.add_option("--index,--lookup", index,
                  "How memory is looked up: dense (every entry), exact (the best of a full scan), or a FAISS index such "
                  "as Flat, IVF256,Flat or HNSW32 (default: dense)");
@@ -67,6 +69,22 @@ void ModelOptions::add_to(CLI::App& app) {
   app.add_option("--instruction-set", instruction_set,
                  "portable, avx2, avx512, avx512-bf16 or avx512-amx; the default is the best of this machine")
       ->capture_default_str();
+}
+
+/// How layers look at their local context.
+void ModelOptions::add_local_to(CLI::App& app) {
+  add_count(app, "--memory-window", memory_window,
+            "Tokens after which memory layers move their part of a window to memory (default: the window, but at most "
+            "max_position_embeddings)");
+  add_count(app, "--overlap", overlap, "Tokens of a full window that plain layers still see in the next (default: 0)");
+  add_count(app, "--sliding-window", sliding_window,
+            "Plain layers see only so many tokens: the last ones, and the sinks (default: no limit)");
+  add_count(app, "--sinks", sinks, "With --sliding-window: first tokens that stay visible (default: 0)");
+  add_count(app, "--capped-distance", capped_distance,
+            "In plain layers greater distances count as this one (default: no cap)");
+  app.add_option("--dynamic-mode", dynamic_mode,
+                 "Where the scaling follows the length: whole-sequence (frequencies of a full window), consistent (of "
+                 "the length so far, for all keys) or inconsistent (of each token's own step) (default: consistent)");
 }
 
 void ModelOptions::take_from(const MemoryFile& file) {
@@ -84,12 +102,27 @@ void ModelOptions::take_from(const MemoryFile& file) {
   };
   take_rope("rope", rope);
   take_rope("memory rope", memory_rope);
+  take_local_from(file);
   if (!index) {
     index = header.lookup;
     const auto parameters = header.settings.find("index parameters");
     if (!index_parameters && parameters != header.settings.end()) index_parameters = parameters->second;
     if (!top_k && header.top_k > 0) top_k = header.top_k;
   }
+}
+
+void ModelOptions::take_local_from(const MemoryFile& file) {
+  const auto& settings = file.header().settings;
+  const auto take = [&](const char* name, std::optional<std::size_t>& option) {
+    const auto found = settings.find(name);
+    if (!option && found != settings.end()) {
+      option = parse_count(fmt::format("{}: {}", memory_, name), found->second, {.least = 1});
+    }
+  };
+  take("memory window", memory_window);
+  take("capped distance", capped_distance);
+  const auto mode = settings.find("dynamic mode");
+  if (!dynamic_mode && mode != settings.end()) dynamic_mode = mode->second;
 }
 
 CpuExec ModelOptions::make_exec() const {
@@ -108,6 +141,12 @@ MemorySettings ModelOptions::settings(const ModelConfig& config) const {
   result.last_context_length = last_context_length;
   result.rope = rope;
   result.memory_rope = memory_rope;
+  result.memory_window = memory_window;
+  result.overlap = overlap;
+  result.sliding_window = sliding_window;
+  result.sinks = sinks;
+  result.capped_distance = capped_distance;
+  if (dynamic_mode) result.dynamic_mode = dynamic_mode_named("--dynamic-mode", *dynamic_mode);
   if (mem_dtype) result.mem_dtype = dtype_named("--mem-dtype", *mem_dtype, true);
   try {
     return resolve_memory_settings(config, result);

@@ -22,6 +22,8 @@ struct ModelOptions {
   std::optional<std::size_t> last_context_length;
   std::optional<std::string> mem_dtype;
   std::optional<std::string> rope, memory_rope;  ///< as parse_rope_scaling reads them
+  std::optional<std::size_t> memory_window, overlap, sliding_window, sinks, capped_distance;
+  std::optional<std::string> dynamic_mode;
   std::optional<std::string> index;
   std::optional<std::string> index_parameters;
   std::optional<std::size_t> top_k;
@@ -39,6 +41,9 @@ struct ModelOptions {
   std::optional<DType> compute_type() const;
 
  private:
+  void add_local_to(CLI::App& app);
+  void take_local_from(const MemoryFile& file);
+
   std::string memory_;  ///< the memory file that options were taken from
 };
 

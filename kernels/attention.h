@@ -34,8 +34,8 @@ class PartialBuffer {
 };
 
 /// Which entries of its (single) block a query sees: a band of distances. Query token i stands at first_position + i
-/// and sees entry e if first_entry <= e and min_distance <= first_position + i - e <= max_distance. Not banded: all of
-/// them.
+/// and sees entry e if first_entry <= e < end_entry and min_distance <= first_position + i - e <= max_distance. Not
+/// banded: all of them.
 struct Visibility {
   static constexpr std::size_t kAnyDistance = std::numeric_limits<std::size_t>::max();
 
@@ -43,7 +43,8 @@ struct Visibility {
   std::size_t first_position = 0;
   std::size_t min_distance = 0;
   std::size_t max_distance = kAnyDistance;
-  std::size_t first_entry = 0;  ///< those before it are never seen
+  std::size_t first_entry = 0;           ///< those before it are never seen
+  std::size_t end_entry = kAnyDistance;  ///< nor those from it on
 
   static Visibility all() { return {}; }
   static Visibility causal_from(std::size_t first_position) { return {true, first_position}; }
@@ -55,7 +56,7 @@ struct Visibility {
   Range seen_by(std::size_t i, std::size_t count) const {
     if (!banded) return {0, count};
     const std::size_t position = first_position + i;
-    const std::size_t end = position < min_distance ? 0 : std::min(count, position - min_distance + 1);
+    const std::size_t end = position < min_distance ? 0 : std::min({count, end_entry, position - min_distance + 1});
     const std::size_t begin = std::max(first_entry, position > max_distance ? position - max_distance : 0);
     return {std::min(begin, end), end};
   }

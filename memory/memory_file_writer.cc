@@ -94,18 +94,26 @@ MemoryFileWriter::Document& MemoryFileWriter::unfinished(std::uint32_t document)
 }
 
 void MemoryFileWriter::append_window(std::uint32_t document, std::span<const std::int32_t> ids,
-                                     const Segment& segment) {
+                                     std::span<const Segment> segments) {
   Document& target = unfinished(document);
   const MemoryFileHeader& header = stored_.header();
-  MEMLANE_EXPECTS(ids.size() == segment.count() && ids.size() <= header.window);
-  MEMLANE_EXPECTS(segment.bytes().size() == header.shape.segment_bytes(segment.count()));
-  MEMLANE_EXPECTS(ids.size() <= target.tokens - target.entries);
+  MEMLANE_EXPECTS(ids.size() <= header.window && ids.size() <= target.tokens - target.entries);
   MEMLANE_EXPECTS(std::all_of(ids.begin(), ids.end(), [](std::int32_t id) { return id >= 0; }));
-  const WindowHead head = {document, target.windows, ids.size()};
-  const Record record = {RecordType::window, head_bytes(head, std::as_bytes(ids)), segment.bytes()};
-  store({&record, 1});
-  ++target.windows;
-  target.entries += ids.size();
+  std::vector<Record> records;
+  std::size_t entries = 0;
+  for (const Segment& segment : segments) {
+    MEMLANE_EXPECTS(entries + segment.count() <= ids.size());
+    MEMLANE_EXPECTS(segment.bytes().size() == header.shape.segment_bytes(segment.count()));
+    const auto index = target.windows + static_cast<std::uint32_t>(records.size());
+    const WindowHead head = {document, index, segment.count()};
+    const auto its_ids = std::as_bytes(ids.subspan(entries, segment.count()));
+    records.push_back({RecordType::window, head_bytes(head, its_ids), segment.bytes()});
+    entries += segment.count();
+  }
+  MEMLANE_EXPECTS(entries == ids.size());
+  store(records);
+  target.windows += static_cast<std::uint32_t>(records.size());
+  target.entries += entries;
 }
 
 void MemoryFileWriter::store_indexes(std::uint32_t document, std::size_t entries_covered,

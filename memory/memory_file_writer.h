@@ -36,10 +36,13 @@ class MemoryFileWriter {
   /// Begins a document and returns its id; `info.id` is ignored. Several documents may be unfinished at a time.
   std::uint32_t begin_document(const DocumentInfo& info);
 
-  /// Stores the next window of an unfinished document. ids: the tokens of the segment's entries, as many, none
-  /// negative. The entries of a document never become more than its planned tokens, nor those of a window more than the
-  /// header's.
-  void append_window(std::uint32_t document, std::span<const std::int32_t> ids, const Segment& segment);
+  /// Stores the next window of an unfinished document, with all of its segments or none. ids: the tokens of the
+  /// segments' entries in order, as many, none negative. The entries of a document never become more than its planned
+  /// tokens, nor those of a window more than the header's.
+  void append_window(std::uint32_t document, std::span<const std::int32_t> ids, std::span<const Segment> segments);
+  void append_window(std::uint32_t document, std::span<const std::int32_t> ids, const Segment& segment) {
+    append_window(document, ids, {&segment, 1});
+  }
 
   /// Stores the key indexes of a document, replacing those stored before.
   /// entries_covered: they index the first so many entries. blobs: [memory layers * kv heads], layer-major.

@@ -67,10 +67,15 @@ ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settin
   const double whole_layers = settings.mem_layers.back();
   const double attending_layers = count(settings.mem_layers.size() - 1);
   ReadingCost cost;
-  for (std::size_t begin = first; begin < tokens; begin += settings.window) {
-    const double window = count(std::min(settings.window, tokens - begin));
-    cost.matmul_flops += 2 * window * (whole_layers * layer + kv);
-    cost.scores += heads * window * (whole_layers * window / 2 + attending_layers * count(begin));
+  for (std::size_t window = first; window < tokens; window += settings.window) {
+    const std::size_t end = std::min(tokens, window + settings.window);
+    for (std::size_t begin = window; begin < end; begin += settings.memory_window) {
+      const double pass = count(std::min(settings.memory_window, end - begin));
+      cost.matmul_flops += 2 * pass * (whole_layers * layer + kv);
+      // Plain layers see the window so far, memory layers their part of it and all of memory.
+      const double plain = (whole_layers - attending_layers) * (count(begin - window) + pass / 2);
+      cost.scores += heads * pass * (plain + attending_layers * (count(begin) + pass / 2));
+    }
   }
   return cost;
 }

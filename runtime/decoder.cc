@@ -40,24 +40,17 @@ struct Decoder<Exec>::Activations {
 
 template <class Exec>
 Decoder<Exec>::Decoder(Exec& exec, const Model& model, const MemorySettings& settings)
-    : exec_(exec),
-      model_(model),
-      config_(model.config),
-      mem_positionals_(settings.mem_positionals),
-      memory_slots_(config_.num_layers, -1),
-      rope_frequencies_(rope_frequencies(settings.rope, config_.head_dim, settings.window)),
-      memory_rope_frequencies_(rope_frequencies(settings.memory_rope, config_.head_dim, settings.window)),
-      rope_(rope_frequencies_, settings.window),
-      memory_rope_(memory_rope_frequencies_, settings.mem_layers.empty() ? 0 : settings.window) {
+    : exec_(exec), model_(model), config_(model.config), memory_slots_(config_.num_layers, -1) {
   for (std::size_t slot = 0; slot < settings.mem_layers.size(); ++slot) {
     memory_slots_[static_cast<std::size_t>(settings.mem_layers[slot])] = static_cast<int>(slot);
   }
 }
 
 template <class Exec>
-void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalCache& local, Memory& memory, Until until,
+void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention& local, Memory& memory, Until until,
                             View<float, 2> logits) {
   MEMLANE_EXPECTS(!ids.empty() && logits.extent(0) <= ids.size() && (until == Until::logits) == !logits.empty());
+  local.begin(exec_, ids.size());
   Activations at = activations(ids.size());
   embed(exec_, model_.weights.embedding->bytes.data(), model_.weights.embedding->dtype, ids, at.x);
 
@@ -71,7 +64,7 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalCache& local
     attention(layer, at, local, memory, store_only);
     if (!store_only) feed_forward(layer, at);
   }
-  local.advance(ids.size());
+  local.advance();
 
   if (until == Until::logits) {
     const std::size_t first = ids.size() - logits.extent(0);
@@ -82,11 +75,12 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalCache& local
   }
 }
 
-/// x += W_o Attention(rms_norm(x)): causal over the local window and, in a memory layer, over the whole memory, in one
+/// x += W_o Attention(rms_norm(x)): over the local context and, in a memory layer, over the whole memory, in one
 /// softmax. store_only: keep the keys and values and leave x alone, for the last layer of a pass that needs nothing
 /// else.
 template <class Exec>
-void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalCache& local, Memory& memory, bool store_only) {
+void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention& local, Memory& memory,
+                              bool store_only) {
   const LayerWeights& w = model_.weights.layers[layer];
   const std::size_t tokens = at.x.extent(0);
   const std::size_t heads = config_.num_heads;
@@ -95,9 +89,6 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalCache& lo
   const View<float, 3> q = at.q.template reshape<3>({tokens, heads, head_dim});
   const View<float, 3> k = at.k.template reshape<3>({tokens, kv_heads, head_dim});
   const View<float, 3> v = at.v.template reshape<3>({tokens, kv_heads, head_dim});
-  const int slot = memory_slot(layer);
-  const bool is_memory_layer = slot >= 0;
-  const bool rotated = !is_memory_layer || mem_positionals_;
   const bool rounds = model_.weights.compute == DType::bf16;  // then q, k and v are bf16 values
 
   rms_norm(exec_, at.x, w.attention_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
@@ -105,25 +96,17 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalCache& lo
   matmul(exec_, at.h, w.v, at.v);
   if (rounds) round_to_bf16(exec_, at.k.flat());
   if (rounds) round_to_bf16(exec_, at.v.flat());
-  // A memory key has no position: it is kept as projected, which is its rotation at position 0.
-  if (is_memory_layer) local.store_unrotated(static_cast<std::size_t>(slot), k, v);
-  const RopeTable& table = is_memory_layer ? memory_rope_ : rope_;
-  if (rotated) rope(exec_, k, table.cosines(), table.sines(), local.size(), k);
   local.store(exec_, layer, k, v);
   if (store_only) return;
 
-  matmul(exec_, at.h, w.q, at.q);
-  if (rotated) rope(exec_, q, table.cosines(), table.sines(), local.size(), q);
-  if (rounds) round_to_bf16(exec_, at.q.flat());
-
   const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
   const AttentionPartial partial = local_partial_.get(tokens, heads, head_dim);
-  attend(exec_, q, local.blocks(layer, tokens), scale, Visibility::causal_from(local.size()), partial);
-  if (is_memory_layer && !memory.empty()) {
+  matmul(exec_, at.h, w.q, at.q);
+  local.attend(exec_, layer, q, scale, partial);  // rotates the queries
+  const int slot = memory_slot(layer);
+  if (slot >= 0 && !memory.empty()) {
     const AttentionPartial from_memory = memory_partial_.get(tokens, heads, head_dim);
-    // A key rotated at position 0 is the key times the attention factor. Stored keys are without it, so scores get it.
-    const double stored = rotated ? memory_rope_frequencies_.attention_factor : 1;
-    memory.attend(exec_, static_cast<std::size_t>(slot), q, scale * static_cast<float>(stored), from_memory);
+    memory.attend(exec_, static_cast<std::size_t>(slot), q, scale * local.memory_key_factor(), from_memory);
     merge(exec_, partial, from_memory);
   }
   finish(exec_, partial, at.attended.template reshape<3>({tokens, heads, head_dim}));

@@ -7,9 +7,8 @@
 #include "kernels/attention.h"
 #include "kernels/exec.h"
 #include "memory/memory.h"
-#include "runtime/local_cache.h"
+#include "runtime/local_attention.h"
 #include "runtime/model.h"
-#include "runtime/rope.h"
 
 namespace memlane {
 
@@ -29,10 +28,10 @@ class Decoder {
   Decoder(Exec& exec, const Model& model, const MemorySettings& settings);
 
   /// Runs tokens that follow those in `local`; their keys and values are added to it.
-  /// ids: each in [0, vocab), local.size() + tokens <= window. memory: what memory layers attend to.
+  /// ids: each in [0, vocab), at most local.room(). memory: what memory layers attend to.
   /// logits: with Until::logits, of the last logits.extent(0) tokens, [1 ... tokens, vocab]; else empty.
   /// Throws Interrupted, between layers, once the stop flag is set; `local` then counts none of the tokens.
-  void forward(std::span<const std::int32_t> ids, LocalCache& local, Memory& memory, Until until,
+  void forward(std::span<const std::int32_t> ids, LocalAttention& local, Memory& memory, Until until,
                View<float, 2> logits);
 
   /// A flag that ends a pass early; null for none.
@@ -44,18 +43,14 @@ class Decoder {
  private:
   struct Activations;
   Activations activations(std::size_t tokens);
-  void attention(std::size_t layer, Activations& at, LocalCache& local, Memory& memory, bool store_only);
+  void attention(std::size_t layer, Activations& at, LocalAttention& local, Memory& memory, bool store_only);
   void feed_forward(std::size_t layer, Activations& at);
   int memory_slot(std::size_t layer) const { return memory_slots_[layer]; }
 
   Exec& exec_;
   const Model& model_;
   const ModelConfig& config_;
-  bool mem_positionals_;
   std::vector<int> memory_slots_;  // [layers]: index among the memory layers, -1 for a plain layer
-  RopeFrequencies rope_frequencies_, memory_rope_frequencies_;
-  RopeTable rope_;         // of plain layers
-  RopeTable memory_rope_;  // of memory layers
   Buffer<float> workspace_;
   PartialBuffer local_partial_;
   PartialBuffer memory_partial_;

@@ -1,77 +1,158 @@
 #include "runtime/local_cache.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace memlane {
 
 LocalCache::LocalCache(const ModelConfig& config, const MemorySettings& settings, DType compute)
     : kv_heads_(config.num_kv_heads),
       head_dim_(config.head_dim),
-      window_(settings.window),
       compute_(compute),
-      head_keys_(key_elements(window_, head_dim_, compute)),
+      capacities_{local_capacity(settings, LayerKind::plain), local_capacity(settings, LayerKind::memory)},
+      layers_(config.num_layers),
       blocks_(kv_heads_) {
-  for (std::size_t layer = 0; layer < config.num_layers; ++layer) {
-    keys_.push_back(Buffer<std::byte>::zeroed(kv_heads_ * head_keys_ * size_of(compute)));
-    values_.emplace_back(kv_heads_ * window_ * head_dim_ * size_of(compute));
+  for (const int layer : settings.mem_layers) {
+    memory_layers_.push_back(static_cast<std::size_t>(layer));
+    layers_[memory_layers_.back()].kind = LayerKind::memory;
   }
-  for (std::size_t slot = 0; slot < settings.mem_layers.size(); ++slot) {
-    raw_keys_.emplace_back(window_ * kv_heads_ * head_dim_);
-    raw_values_.emplace_back(window_ * kv_heads_ * head_dim_);
+  const bool raw_in_plain_layers = keeps_unrotated_keys(config, settings);
+  for (Layer& layer : layers_) {
+    const bool remembers = layer.kind == LayerKind::memory;
+    const std::size_t entries = capacity(layer.kind);
+    layer.head_keys = key_elements(entries, head_dim_, compute);
+    layer.keys = Buffer<std::byte>::zeroed(kv_heads_ * layer.head_keys * size_of(compute));
+    layer.values = Buffer<std::byte>(entries * row_size() * size_of(compute));
+    if (!remembers && settings.capped_distance > 0) layer.keys_at_zero = Buffer<std::byte>::zeroed(layer.keys.size());
+    if (remembers || raw_in_plain_layers) layer.raw_keys = Buffer<float>(entries * row_size());
+    if (remembers) layer.raw_values = Buffer<float>(entries * row_size());
   }
 }
 
 std::size_t LocalCache::bytes(const ModelConfig& config, const MemorySettings& settings, DType compute) {
-  const std::size_t per_layer =
-      key_elements(settings.window, config.head_dim, compute) + settings.window * config.head_dim;
-  const std::size_t raw = 2 * settings.window * config.head_dim * sizeof(float);
-  return config.num_kv_heads * (config.num_layers * per_layer * size_of(compute) + settings.mem_layers.size() * raw);
+  const auto layer_bytes = [&](LayerKind kind, std::size_t key_panels, std::size_t raw_arrays) {
+    const std::size_t entries = local_capacity(settings, kind);
+    const std::size_t elements =
+        key_panels * key_elements(entries, config.head_dim, compute) + entries * config.head_dim;
+    return config.num_kv_heads * (elements * size_of(compute) + raw_arrays * entries * config.head_dim * sizeof(float));
+  };
+  const std::size_t memory_layers = settings.mem_layers.size();
+  return memory_layers * layer_bytes(LayerKind::memory, 1, 2) +
+         (config.num_layers - memory_layers) * layer_bytes(LayerKind::plain, settings.capped_distance > 0 ? 2 : 1,
+                                                           keeps_unrotated_keys(config, settings) ? 1 : 0);
 }
 
-void LocalCache::store(CpuExec& exec, std::size_t layer, View<const float, 3> keys, View<const float, 3> values) {
+void LocalCache::write(CpuExec& exec, Layer& layer, Buffer<std::byte>& panels, std::size_t first,
+                       View<const float, 3> keys) {
   const std::size_t tokens = keys.extent(0);
-  const std::size_t stride = kv_heads_ * head_dim_;
-  MEMLANE_EXPECTS(size_ + tokens <= window_ && keys.extents() == values.extents());
+  MEMLANE_EXPECTS(first + tokens <= capacity(layer.kind) && keys.size() == tokens * row_size() && panels.size() > 0);
   exec.pool().run(kv_heads_, [&](std::size_t head, std::size_t) {
     with_type(compute_, [&](auto type) {
       using T = decltype(type);
-      T* panels = reinterpret_cast<T*>(keys_[layer].data()) + head * head_keys_;
-      write_keys(panels, size_, keys.data() + head * head_dim_, stride, tokens, head_dim_);
-      T* rows = reinterpret_cast<T*>(values_[layer].data()) + (head * window_ + size_) * head_dim_;
+      write_keys(reinterpret_cast<T*>(panels.data()) + head * layer.head_keys, first, keys.data() + head * head_dim_,
+                 row_size(), tokens, head_dim_);
+    });
+  });
+}
+
+void LocalCache::store(CpuExec& exec, std::size_t layer, View<const float, 3> keys, View<const float, 3> values) {
+  MEMLANE_EXPECTS(keys.extents() == values.extents());
+  Layer& to = layers_[layer];
+  const std::size_t first = size_of_layer(layer);
+  const std::size_t entries = capacity(to.kind);
+  const std::size_t tokens = keys.extent(0);
+  write(exec, to, to.keys, first, keys);
+  exec.pool().run(kv_heads_, [&](std::size_t head, std::size_t) {
+    with_type(compute_, [&](auto type) {
+      using T = decltype(type);
+      T* rows = reinterpret_cast<T*>(to.values.data()) + (head * entries + first) * head_dim_;
       for (std::size_t token = 0; token < tokens; ++token) {
-        const float* from = values.data() + token * stride + head * head_dim_;
+        const float* from = values.data() + token * row_size() + head * head_dim_;
         for (std::size_t d = 0; d < head_dim_; ++d) rows[token * head_dim_ + d] = from_float<T>(from[d]);
       }
     });
   });
 }
 
-void LocalCache::store_unrotated(std::size_t layer_slot, View<const float, 3> keys, View<const float, 3> values) {
-  const std::size_t at = size_ * kv_heads_ * head_dim_;
-  MEMLANE_EXPECTS(at + keys.size() <= raw_keys_[layer_slot].size());
-  std::copy_n(keys.data(), keys.size(), raw_keys_[layer_slot].data() + at);
-  std::copy_n(values.data(), values.size(), raw_values_[layer_slot].data() + at);
+void LocalCache::store_unrotated(std::size_t layer, View<const float, 3> keys, View<const float, 3> values) {
+  Layer& to = layers_[layer];
+  const std::size_t at = size_of_layer(layer) * row_size();
+  const auto copy = [at](View<const float, 3> from, Buffer<float>& rows) {
+    if (rows.size() == 0) return;
+    MEMLANE_EXPECTS(at + from.size() <= rows.size());
+    std::copy_n(from.data(), from.size(), rows.data() + at);
+  };
+  copy(keys, to.raw_keys);
+  copy(values, to.raw_values);
+}
+
+void LocalCache::store_at_zero(CpuExec& exec, std::size_t layer, View<const float, 3> keys) {
+  rewrite_at_zero(exec, layer, size_of_layer(layer), keys);
+}
+
+void LocalCache::rewrite(CpuExec& exec, std::size_t layer, std::size_t first, View<const float, 3> keys) {
+  write(exec, layers_[layer], layers_[layer].keys, first, keys);
+}
+
+void LocalCache::rewrite_at_zero(CpuExec& exec, std::size_t layer, std::size_t first, View<const float, 3> keys) {
+  write(exec, layers_[layer], layers_[layer].keys_at_zero, first, keys);
 }
 
 void LocalCache::advance(std::size_t tokens) {
-  MEMLANE_EXPECTS(size_ + tokens <= window_);
-  size_ += tokens;
+  for (const LayerKind kind : {LayerKind::plain, LayerKind::memory}) {
+    MEMLANE_EXPECTS(size(kind) + tokens <= capacity(kind));
+  }
+  for (std::size_t& size : sizes_) size += tokens;
 }
 
-View<const EntryBlock, 2> LocalCache::blocks(std::size_t layer, std::size_t pending) {
-  const std::size_t element = size_of(compute_);
+void LocalCache::keep(std::size_t head, std::size_t tail) {
+  std::size_t& size = sizes_[index_of(LayerKind::plain)];
+  if (head + tail >= size) return;
+  const std::size_t from = size - tail;
+  const std::size_t row = row_size();
+  for (Layer& layer : layers_) {
+    if (layer.kind != LayerKind::plain || tail == 0) continue;
+    MEMLANE_EXPECTS(layer.raw_keys.size() > 0);
+    std::memmove(layer.raw_keys.data() + head * row, layer.raw_keys.data() + from * row, tail * row * sizeof(float));
+    const std::size_t value_bytes = head_dim_ * memlane::size_of(compute_);
+    for (std::size_t kv_head = 0; kv_head < kv_heads_; ++kv_head) {
+      std::byte* rows = layer.values.data() + kv_head * capacity(LayerKind::plain) * value_bytes;
+      std::memmove(rows + head * value_bytes, rows + from * value_bytes, tail * value_bytes);
+    }
+  }
+  size = head + tail;
+}
+
+View<const EntryBlock, 2> LocalCache::blocks_of(const Layer& layer, const Buffer<std::byte>& panels,
+                                                std::size_t count) {
+  const std::size_t element = memlane::size_of(compute_);
   for (std::size_t head = 0; head < kv_heads_; ++head) {
-    blocks_[head] = {keys_[layer].data() + head * head_keys_ * element,
-                     values_[layer].data() + head * window_ * head_dim_ * element, size_ + pending, compute_};
+    blocks_[head] = {panels.data() + head * layer.head_keys * element,
+                     layer.values.data() + head * capacity(layer.kind) * head_dim_ * element, count, compute_};
   }
   return {blocks_.data(), {kv_heads_, 1}};
 }
 
+View<const EntryBlock, 2> LocalCache::blocks(std::size_t layer, std::size_t pending) {
+  return blocks_of(layers_[layer], layers_[layer].keys, size_of_layer(layer) + pending);
+}
+
+View<const EntryBlock, 2> LocalCache::blocks_at_zero(std::size_t layer, std::size_t pending) {
+  return blocks_of(layers_[layer], layers_[layer].keys_at_zero, size_of_layer(layer) + pending);
+}
+
+View<const float, 3> LocalCache::unrotated(std::size_t layer, std::size_t first) const {
+  const std::size_t size = size_of_layer(layer);
+  return layers_[layer].raw_keys.view<3>({size, kv_heads_, head_dim_}).slice(first, size);
+}
+
 Segment LocalCache::to_segment(const EntryShape& shape) const {
-  Segment segment(shape, size_);
-  for (std::size_t slot = 0; slot < raw_keys_.size(); ++slot) {
-    segment.fill(slot, raw_keys_[slot].view<3>({size_, kv_heads_, head_dim_}),
-                 raw_values_[slot].view<3>({size_, kv_heads_, head_dim_}));
+  const std::size_t count = size(LayerKind::memory);
+  Segment segment(shape, count);
+  for (std::size_t slot = 0; slot < memory_layers_.size(); ++slot) {
+    const Layer& layer = layers_[memory_layers_[slot]];
+    segment.fill(slot, layer.raw_keys.view<3>({count, kv_heads_, head_dim_}),
+                 layer.raw_values.view<3>({count, kv_heads_, head_dim_}));
   }
   return segment;
 }

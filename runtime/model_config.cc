@@ -6,6 +6,7 @@
 
 #include "kernels/error.h"
 #include "runtime/config_keys.h"
+#include "runtime/local_settings.h"
 #include "runtime/rope_config.h"
 #include "runtime/strict_json.h"
 
@@ -262,6 +263,7 @@ MemorySettings resolve_memory_settings(const ModelConfig& config, const MemoryOv
   settings.rope = resolve_rope(config, "--rope", overrides.rope, config.rope, settings.window);
   settings.memory_rope =
       resolve_rope(config, "--memory-rope", overrides.memory_rope, config.memory_rope, settings.window);
+  resolve_local_settings(config, overrides, settings);
   return settings;
 }
 

@@ -41,14 +41,24 @@ struct ModelConfig {
 /// class. Throws InputError that names the file, the key, what was expected and what was found.
 ModelConfig read_model_config(const std::filesystem::path& model_dir);
 
+/// Which frequencies keys and queries have where the scaling follows the length of the local context.
+enum class DynamicMode {
+  whole_sequence,  ///< those of a full window, always
+  consistent,      ///< those of the length so far, for the keys before too: they are rotated again when it grows
+  inconsistent     ///< those of the length at the token's own step
+};
+
 /// What the command line may set over the config.
 struct MemoryOverrides {
-  std::optional<std::vector<int>> mem_layers;      // an empty list turns the memory off
-  std::optional<std::size_t> window;               // tokens
-  std::optional<std::size_t> last_context_length;  // tokens
-  std::optional<DType> mem_dtype;
+  std::optional<std::vector<int>> mem_layers = {};      // an empty list turns the memory off
+  std::optional<std::size_t> window = {};               // tokens
+  std::optional<std::size_t> last_context_length = {};  // tokens
+  std::optional<DType> mem_dtype = {};
   std::optional<std::string> rope = {};  // of plain layers, as parse_rope_scaling reads it; lifts the window's limit
   std::optional<std::string> memory_rope = {};  // of memory layers
+  std::optional<std::size_t> memory_window = {}, overlap = {}, sliding_window = {}, sinks = {},
+                             capped_distance = {};  // tokens
+  std::optional<DynamicMode> dynamic_mode = {};
 };
 
 /// How a model reads a document.
@@ -58,8 +68,16 @@ struct MemorySettings {
   std::size_t last_context_length = 0;  // tokens, 1..window
   bool mem_positionals = true;
   DType mem_dtype = DType::bf16;
-  RopeScaling rope;         // of plain layers
-  RopeScaling memory_rope;  // of memory layers; without effect if mem_positionals is false
+  RopeScaling rope = {};         // of plain layers
+  RopeScaling memory_rope = {};  // of memory layers; without effect if mem_positionals is false
+  // How layers look at their local context (runtime/local_settings.h).
+  std::size_t memory_window = 0;  // tokens, 1..window: memory layers cut a window into sub-windows of this length, each
+                                  // moved to memory before the next
+  std::size_t overlap = 0;        // tokens of a full window that plain layers still see in the next one, < window
+  std::size_t sliding_window = 0;   // plain layers see the sinks and so many last tokens, less the sinks; 0: no limit
+  std::size_t sinks = 0;            // first tokens that stay visible behind a sliding window, < sliding_window
+  std::size_t capped_distance = 0;  // of plain layers: greater distances count as this one; 0: no cap
+  DynamicMode dynamic_mode = DynamicMode::consistent;
 };
 
 /// The window of a longllama is max_position_embeddings; of a llama too, but at most 2048 once it has memory layers.

@@ -6,10 +6,6 @@
 
 namespace memlane {
 
-namespace {
-using Until = Decoder<CpuExec>::Until;
-}
-
 EntryShape entry_shape(const ModelConfig& config, const MemorySettings& settings) {
   return {settings.mem_layers, config.num_kv_heads, config.head_dim, settings.mem_dtype};
 }
@@ -21,6 +17,7 @@ Session::Session(CpuExec& exec, const Model& model, const MemorySettings& settin
       settings_(settings),
       own_memory_(entry_shape(model.config, settings), lookup),
       memory_(entry_shape(model.config, settings), lookup),
+      reads_until_(carries_over(settings) ? Until::local : Until::memory),
       local_(model.config, settings, model.compute),
       decoder_(exec, model, settings) {
   for (const DocumentMemory* document : documents) memory_.add(*document);
@@ -31,42 +28,70 @@ void Session::call(std::span<const std::int32_t> ids, std::size_t last_context_l
   MEMLANE_EXPECTS(!ids.empty() && logits.extent(0) <= ids.size());
   MEMLANE_EXPECTS(last_context_length >= 1 && last_context_length <= settings_.window);
   check_ids(ids);
-  const WindowPlan plan = plan_windows(ids.size(), settings_.window, last_context_length);
-  const bool live = local_.size() > 0;
-
-  const auto run_range = [&](TokenRange range, Until least) {
-    // The part of the wanted logits that falls into this range.
-    const std::size_t first_wanted = ids.size() - logits.extent(0);
-    const std::size_t begin = std::clamp(first_wanted, range.begin, range.end);
-    const bool wanted = begin < range.end;
-    const View<float, 2> part =
-        wanted ? logits.slice(begin - first_wanted, range.end - first_wanted) : View<float, 2>();
-    decoder_.forward(ids.subspan(range.begin, range.size()), local_, memory_, wanted ? Until::logits : least, part);
-    if (progress_) progress_(range.end, ids.size());
-  };
+  const WindowPlan plan =
+      plan_windows(ids.size(), fills_up(settings_) ? ids.size() : settings_.window, last_context_length);
+  const bool live = local_.memory_size() > 0;
   for (const TokenRange window : plan.prefix) {
-    if (live && local_.size() + window.size() > settings_.window) move_local_to_memory();
-    run_range(window, live ? Until::local : Until::memory);
-    if (!live) move_local_to_memory();
+    if (live) make_room_for(window.size());
+    run(ids, window, live ? Until::local : reads_until_, logits);
+    if (!live) end_window();
   }
-  if (local_.size() + plan.tail.size() > settings_.window) move_local_to_memory();
-  run_range(plan.tail, Until::local);
+  make_room_for(plan.tail.size());
+  run(ids, plan.tail, Until::local, logits);
 }
 
-const Segment& Session::read_window(std::span<const std::int32_t> ids) {
-  MEMLANE_EXPECTS(local_.size() == 0 && ids.size() <= settings_.window && !settings_.mem_layers.empty());
+std::span<const Segment> Session::read_window(std::span<const std::int32_t> ids) {
+  MEMLANE_EXPECTS(local_.memory_size() == 0 && ids.size() <= settings_.window && !settings_.mem_layers.empty());
   check_ids(ids);
-  decoder_.forward(ids, local_, memory_, Until::memory, {});
-  move_local_to_memory();
-  return own_memory_.segments().back();
+  const std::size_t before = own_memory_.segments().size();
+  run(ids, {0, ids.size()}, reads_until_, {});
+  end_window();
+  return std::span(own_memory_.segments()).subspan(before);
 }
 
-void Session::move_local_to_memory() {
-  if (!settings_.mem_layers.empty()) {
+std::size_t Session::next_window() const {
+  return settings_.sliding_window > 0 ? settings_.window : settings_.window - local_.size();
+}
+
+/// Tokens [range) of a call, in passes. logits: those that the call wants.
+void Session::run(std::span<const std::int32_t> ids, TokenRange range, Until least, View<float, 2> logits) {
+  const std::size_t first_wanted = ids.size() - logits.extent(0);
+  if (first_wanted < range.end && least == Until::memory) least = Until::local;  // later passes see all layers' keys
+  while (range.size() > 0) {
+    if (local_.is_full(LayerKind::memory)) move_to_memory();
+    if (local_.is_full(LayerKind::plain)) {
+      if (settings_.sliding_window > 0) {
+        local_.move_on(exec_);  // no window ends
+      } else {
+        end_window();
+      }
+    }
+    const std::size_t end = range.begin + std::min(range.size(), local_.room());
+    const std::size_t begin = std::clamp(first_wanted, range.begin, end);
+    const bool wanted = begin < end;
+    decoder_.forward(ids.subspan(range.begin, end - range.begin), local_, memory_, wanted ? Until::logits : least,
+                     wanted ? logits.slice(begin - first_wanted, end - first_wanted) : View<float, 2>());
+    range.begin = end;
+    if (progress_) progress_(end, ids.size());
+  }
+}
+
+/// LongLLaMA's rule for what does not fit behind a live local cache.
+void Session::make_room_for(std::size_t tokens) {
+  if (!fills_up(settings_) && local_.size() + tokens > settings_.window) end_window();
+}
+
+void Session::move_to_memory() {
+  if (!settings_.mem_layers.empty() && local_.memory_size() > 0) {
     own_memory_.append(local_.to_segment(own_memory_.shape()));
     own_memory_.update_indexes(exec_);
   }
-  local_.clear();
+  local_.clear_memory_layers();
+}
+
+void Session::end_window() {
+  move_to_memory();
+  local_.move_on(exec_);
 }
 
 void Session::check_ids(std::span<const std::int32_t> ids) const {
@@ -80,14 +105,15 @@ void Session::check_ids(std::span<const std::int32_t> ids) const {
 
 std::size_t Session::bytes(const ModelConfig& config, const MemorySettings& settings, DType compute,
                            std::size_t entries) {
-  const std::size_t windows = windows_for(entries, settings.window);
+  const std::size_t segments = entries / settings.window * windows_for(settings.window, settings.memory_window) +
+                               windows_for(entries % settings.window, settings.memory_window);
   const std::size_t memory =
       settings.mem_layers.empty()
           ? 0
-          : windows * entry_shape(config, settings).segment_bytes(std::min(entries, settings.window));
-  const std::size_t tables = (settings.mem_layers.empty() ? 1 : 2) * RopeTable::bytes(config.head_dim, settings.window);
-  return LocalCache::bytes(config, settings, compute) + tables +
-         Decoder<CpuExec>::workspace_bytes(config, std::min(entries, settings.window)) + memory;
+          : segments * entry_shape(config, settings).segment_bytes(std::min(entries, settings.memory_window));
+  const std::size_t tokens = std::min(entries, longest_pass(settings));
+  return LocalAttention::bytes(config, settings, compute, tokens) + Decoder<CpuExec>::workspace_bytes(config, tokens) +
+         memory;
 }
 
 }  // namespace memlane

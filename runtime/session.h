@@ -10,8 +10,9 @@
 #include "memory/document_memory.h"
 #include "memory/memory.h"
 #include "runtime/decoder.h"
-#include "runtime/local_cache.h"
+#include "runtime/local_attention.h"
 #include "runtime/model.h"
+#include "runtime/window_plan.h"
 
 namespace memlane {
 
@@ -30,6 +31,11 @@ EntryShape entry_shape(const ModelConfig& config, const MemorySettings& settings
 /// tokens see it there
 ///   and start at position 0.
 /// - Models without memory layers drop what would move to memory.
+///
+/// Where windows are cut into sub-windows or leave something behind (fills_up() of local_settings.h), calls fill up
+/// instead: a full sub-window moves to memory when the next token comes, a full window makes room as settings say. It
+/// does not matter then how tokens are cut into calls, but that a prefix without a live local cache ends its window. A
+/// prefix is one stretch of tokens, not cut into windows beforehand.
 class Session {
  public:
   /// documents: whose memory is seen; they are not changed and must outlive the session, as exec and model.
@@ -42,10 +48,14 @@ class Session {
   /// discarded.
   void call(std::span<const std::int32_t> ids, std::size_t last_context_length, View<float, 2> logits);
 
-  /// Reads one window of a document: no local past, everything moves to memory. Returns what moved there. The session
-  /// must have memory layers and no live local cache. If interrupted, the window has not been read and the session is
-  /// as before.
-  const Segment& read_window(std::span<const std::int32_t> ids);
+  /// Reads one window of a document, at most `window` tokens: no local past but what the window before left behind,
+  /// everything moves to memory. Returns what moved there: a segment, or one for each sub-window. The session must have
+  /// memory layers and no live local cache. If interrupted, a window that is one sub-window has not been read and the
+  /// session is as before; else the session must be discarded.
+  std::span<const Segment> read_window(std::span<const std::int32_t> ids);
+
+  /// Tokens that the next window of a document has: less than `window` once an overlap stays from the one before.
+  std::size_t next_window() const;
 
   /// The memory of this session itself: what its calls and windows moved there. Segments of a stored document are added
   /// here to continue it.
@@ -64,7 +74,11 @@ class Session {
                            std::size_t entries);
 
  private:
-  void move_local_to_memory();
+  using Until = Decoder<CpuExec>::Until;
+  void run(std::span<const std::int32_t> ids, TokenRange range, Until least, View<float, 2> logits);
+  void make_room_for(std::size_t tokens);
+  void move_to_memory();
+  void end_window();
   void check_ids(std::span<const std::int32_t> ids) const;
 
   CpuExec& exec_;
@@ -72,7 +86,8 @@ class Session {
   MemorySettings settings_;
   DocumentMemory own_memory_;
   Memory memory_;
-  LocalCache local_;
+  Until reads_until_;  // how far a pass goes whose tokens end in memory
+  LocalAttention local_;
   Decoder<CpuExec> decoder_;
   std::function<void(std::size_t, std::size_t)> progress_;
 };

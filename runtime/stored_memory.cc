@@ -1,6 +1,7 @@
 #include "runtime/stored_memory.h"
 
 #include "memory/hash.h"
+#include "runtime/local_settings.h"
 #include "runtime/session.h"
 
 namespace memlane {
@@ -29,6 +30,19 @@ void record_rope(const ModelConfig& config, const MemorySettings& settings, Memo
   record("memory rope", settings.memory_rope, config.memory_rope, false);
 }
 
+/// How windows were read, where it is not the plain way. What would carry over from one window to the next is not here:
+/// such windows are not stored.
+void record_local_settings(const ModelConfig& config, const MemorySettings& settings, MemoryFileHeader& header) {
+  if (settings.memory_window != settings.window) {
+    header.settings["memory window"] = std::to_string(settings.memory_window);
+  }
+  if (settings.capped_distance > 0) header.settings["capped distance"] = std::to_string(settings.capped_distance);
+  if (changes_with_length(config, settings, LayerKind::plain) ||
+      changes_with_length(config, settings, LayerKind::memory)) {
+    header.settings["dynamic mode"] = name_of(settings.dynamic_mode);
+  }
+}
+
 }  // namespace
 
 MemoryFileHeader memory_header(const Model& model, const std::string& tokenizer_fingerprint,
@@ -48,6 +62,7 @@ MemoryFileHeader memory_header(const Model& model, const std::string& tokenizer_
   header.top_k = lookup.kind == Lookup::Kind::dense ? 0 : lookup.top_k;
   if (!lookup.parameters.empty()) header.settings["index parameters"] = lookup.parameters;
   record_rope(model.config, settings, header);
+  record_local_settings(model.config, settings, header);
   return header;
 }
 

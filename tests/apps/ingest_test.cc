@@ -38,6 +38,14 @@ TEST_F(IngestCommand, ReadsAWholeNovelThatCanBeAsked) {
   EXPECT_GT(ask("m", "Once upon a time").size(), 5U);
 }
 
+TEST_F(IngestCommand, RefusesWindowsThatLeaveSomethingBehind) {
+  const std::string document = write("a.txt", story(100, 1));
+  for (const Words& flags : {Words{"--overlap", "8"}, Words{"--sliding-window", "32", "--sinks", "2"}}) {
+    expect_refused(ingest_words("m", Words{"--mem-layers", "2", "--window", "64"} + flags + Words{document}),
+                   {flags.front(), "one by one"});
+  }
+}
+
 TEST_F(IngestCommand, PlansBeforeItWorks) {
   const Words words = {"ingest",  "--model",      stories(), "--memory",
                        path("m"), "--mem-layers", "2",       write("a.txt", story(200, 1))};

@@ -31,8 +31,10 @@ class Interruption : public CommandTest {
 
   Words words(const std::string& memory, const Words& rest) const {
     return Words{"ingest", "--model", stories(), "--memory", path(memory), "--threads", "1", "--quiet"} +
-           Words{"--mem-layers", "2,3", "--window", "16"} + rest;
+           Words{"--mem-layers", "2,3"} + window_ + rest;
   }
+
+  Words window_ = {"--window", "16"};
 
   /// Starts the program, sends a signal once it has stored a few more windows, and returns how it ended.
   Outcome stop(const Invocation& invocation, const std::string& memory, int signal) const {
@@ -88,6 +90,20 @@ class Interruption : public CommandTest {
 TEST_F(Interruption, ByCtrlCKeepsWindowsAndTheSameCommandContinuesBitForBit) {
   write("a.txt", long_story());
   expect_ctrl_c_continues({"--index", "dense"});
+}
+
+// A window is stored with all of its sub-windows or not at all.
+TEST_F(Interruption, ByCtrlCContinuesLongWindowsBitForBit) {
+  window_ = {"--window", "40", "--memory-window", "16", "--rope", "linear:factor=1.5"};
+  write("a.txt", long_story());
+  expect_ctrl_c_continues({"--index", "dense"});
+  const MemoryFile file = MemoryFile::open(path("whole"));
+  const std::vector<StoredWindow>& windows = file.documents()[0].windows;
+  EXPECT_EQ(windows[1].count, 16U);
+  EXPECT_EQ(windows[2].count, 8U);
+  EXPECT_EQ(windows[3].count, 16U);
+  EXPECT_EQ(file.header().settings.at("memory window"), "16");
+  expect_refused(ask_words("whole", "Once", {"--memory-window", "8"}), {"memory window 16 in the file", "8 asked for"});
 }
 
 TEST_F(Interruption, ByCtrlCContinuesAnExactMemoryBitForBit) {

@@ -124,17 +124,19 @@ TEST_P(AttendBits, OfBFloat16QueriesAreTheSameDecodedAndPrefilled) {
 
 TEST_P(AttendBits, OfABandAreTheSameDecodedAndPrefilled) {
   constexpr std::size_t kTokens = 290, kPast = 300;
-  const RandomEntries entries(random_, 2, kHeadDim, {kPast + kTokens}, DType::f32);
-  const std::vector<float> queries = random_.floats(kTokens * 4 * kHeadDim, 3);
   const Visibility band{true, kPast, 0, 150, 3};
   CpuExec one(1, GetParam()), two(2, GetParam());
-  const OwnedPartial prefill = attend_to(one, view_of(queries, 4), entries.blocks(), band);
-  EXPECT_TRUE(attend_to(two, view_of(queries, 4), entries.blocks(), band).same_bits_as(prefill));
-  for (std::size_t token = 0; token < kTokens; ++token) {
-    Visibility alone = band;
-    alone.first_position += token;
-    const OwnedPartial decoded = attend_to(two, view_of(queries, 4).slice(token, token + 1), entries.blocks(), alone);
-    ASSERT_TRUE(decoded.same_bits_as(one_token(prefill, token))) << "token " << token;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const RandomEntries entries(random_, 2, kHeadDim, {kPast + kTokens}, dtype);
+    const std::vector<float> queries = mixed_queries(random_, kTokens, 4, true);
+    const OwnedPartial prefill = attend_to(one, view_of(queries, 4), entries.blocks(), band);
+    EXPECT_TRUE(attend_to(two, view_of(queries, 4), entries.blocks(), band).same_bits_as(prefill));
+    for (std::size_t token = 0; token < kTokens; ++token) {
+      Visibility alone = band;
+      alone.first_position += token;
+      const OwnedPartial decoded = attend_to(one, view_of(queries, 4).slice(token, token + 1), entries.blocks(), alone);
+      ASSERT_TRUE(decoded.same_bits_as(one_token(prefill, token))) << name_of(dtype) << ", token " << token;
+    }
   }
 }
 

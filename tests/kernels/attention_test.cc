@@ -32,7 +32,8 @@ std::vector<std::size_t> visible_entries(const Visibility& visibility, std::size
   std::vector<std::size_t> ids;
   for (std::size_t entry = 0; entry < count; ++entry) {
     const auto distance = static_cast<double>(visibility.first_position + i) - static_cast<double>(entry);
-    const bool in_band = entry >= visibility.first_entry && distance >= static_cast<double>(visibility.min_distance) &&
+    const bool in_band = entry >= visibility.first_entry && entry < visibility.end_entry &&
+                         distance >= static_cast<double>(visibility.min_distance) &&
                          distance <= static_cast<double>(visibility.max_distance);
     if (!visibility.banded || in_band) ids.push_back(entry);
   }
@@ -159,9 +160,11 @@ TEST_P(Attend, SeesABandOfDistances) {
   for (int round = 0; round < 120; ++round) {
     const std::size_t tokens = random.size(1, 200), first = random.size(0, 400);
     Shape shape{tokens, 2, random.size(1, 3), 16, {first + tokens}, kTypes[round % 3]};
+    shape.bf16_queries = round % 6 >= 3;
     shape.visibility = {true, first, round % 4 == 0 ? random.size(0, 300) : 0, Visibility::kAnyDistance, 0};
     if (round % 3 != 0) shape.visibility.max_distance = shape.visibility.min_distance + random.size(0, 260);
     if (round % 2 != 0) shape.visibility.first_entry = random.size(0, 40);
+    if (round % 5 == 0) shape.visibility.end_entry = random.size(0, 60);
     attend_and_compare(exec, random, shape);
     ASSERT_FALSE(HasFailure()) << "round " << round;
   }

@@ -58,6 +58,18 @@ inline Partial partial_attention(const Row& query, const Entries& entries, doubl
   return partial;
 }
 
+/// Values weighed by the softmax of their scores.
+inline Row softmax_average(const Row& scores, const Matrix& values) {
+  const double max = *std::max_element(scores.begin(), scores.end());
+  Row average(values.front().size(), 0.0);
+  double weight = 0;
+  for (std::size_t i = 0; i < scores.size(); ++i) weight += std::exp(scores[i] - max);
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    for (std::size_t d = 0; d < average.size(); ++d) average[d] += std::exp(scores[i] - max) / weight * values[i][d];
+  }
+  return average;
+}
+
 /// One softmax over what the query sees locally and in memory.
 inline Row attention(const Row& query, const Entries& local, const Entries& memory, double scale) {
   Entries all = local;

@@ -19,6 +19,9 @@ namespace memlane::reference {
 /// do not fit behind it first move all of it to memory and start at position 0. A memory layer attends to the local
 /// window causally and to the whole memory in one softmax; memory keys are as projected, without rotation.
 ///
+/// With sub-windows, an overlap or a sliding window tokens fill windows up instead. Every way in which plain layers
+/// look at their local context is computed pair by pair of query and key, from the un-rotated keys of all tokens.
+///
 /// Rounding. Memory entries are always rounded to mem_dtype. With compute f32 nothing else is. With compute bf16 it
 /// rounds to bfloat16 where the decoder does: every weight matrix and every input of a matrix product (normalised x,
 /// attention output, gated activations); k and v after projection; k again after rotation; q after rotation. What stays
@@ -29,8 +32,6 @@ class ReferenceModel {
       : config_(read_model_config(folder)),
         settings_(std::move(settings)),
         compute_(compute),
-        plain_rope_(rope_frequencies(settings_.rope, config_.head_dim, settings_.window)),
-        memory_rope_(rope_frequencies(settings_.memory_rope, config_.head_dim, settings_.window)),
         local_(config_.num_layers) {
     const Checkpoint checkpoint = Checkpoint::open(folder);
     for (const Tensor* tensor : checkpoint.tensors()) read(*tensor);
@@ -42,18 +43,18 @@ class ReferenceModel {
   Matrix call(const std::vector<std::int32_t>& ids, std::size_t last_context_length, std::size_t top_k = 0) {
     top_k_ = top_k;
     Matrix logits;
-    const bool live = !local_.front().empty();
+    const bool live = memory_count_ > 0;
     const std::size_t prefix = ids.size() - std::min(ids.size(), last_context_length);
-    for (std::size_t begin = 0; begin < prefix; begin += settings_.window) {
-      const std::size_t end = std::min(prefix, begin + settings_.window);
-      run(ids, begin, end, logits);
-      if (!live) move_local_to_memory();
+    const std::size_t piece = fills_up() ? ids.size() : settings_.window;
+    for (std::size_t begin = 0; begin < prefix; begin += piece) {
+      run(ids, begin, std::min(prefix, begin + piece), logits);
+      if (!live) end_window();
     }
     run(ids, prefix, ids.size(), logits);
     return logits;
   }
 
-  std::size_t local_length() const { return local_.front().size(); }
+  std::size_t local_length() const { return plain_count_; }
   std::size_t memory_length() const {
     return settings_.mem_layers.empty()
                ? 0
@@ -61,10 +62,18 @@ class ReferenceModel {
   }
 
  private:
-  /// What a layer keeps of one token: [kv_heads].
+  /// What a layer keeps of one token: [kv_heads], and the frequencies of the pass that it came in.
   struct Token {
     Matrix keys, values;
+    RopeFrequencies frequencies;
   };
+
+  std::size_t memory_window() const {
+    return settings_.mem_layers.empty() ? settings_.window : settings_.memory_window;
+  }
+  bool fills_up() const {
+    return memory_window() < settings_.window || settings_.overlap > 0 || settings_.sliding_window > 0;
+  }
 
   bool is_memory_layer(std::size_t layer) const {
     return std::count(settings_.mem_layers.begin(), settings_.mem_layers.end(), static_cast<int>(layer)) > 0;
@@ -106,10 +115,24 @@ class ReferenceModel {
     return heads;
   }
 
-  /// Tokens [begin, end) of a call, after the overflow rule.
+  /// Tokens [begin, end) of a call.
   void run(const std::vector<std::int32_t>& ids, std::size_t begin, std::size_t end, Matrix& logits) {
-    if (local_length() + (end - begin) > settings_.window) move_local_to_memory();
-    for (std::size_t i = begin; i < end; ++i) logits.push_back(step(static_cast<std::size_t>(ids[i])));
+    const bool slides = settings_.sliding_window > 0;
+    if (!fills_up() && plain_count_ + (end - begin) > settings_.window) end_window();
+    while (begin < end) {
+      if (memory_count_ == memory_window()) move_to_memory();
+      if (!slides && plain_count_ == settings_.window) end_window();
+      std::size_t pass = std::min(end - begin, memory_window() - memory_count_);
+      if (!slides) pass = std::min(pass, settings_.window - plain_count_);
+      const bool whole = settings_.dynamic_mode == DynamicMode::whole_sequence;
+      plain_rope_ = rope_frequencies(settings_.rope, config_.head_dim, whole ? settings_.window : plain_count_ + pass);
+      memory_rope_ = rope_frequencies(settings_.memory_rope, config_.head_dim,
+                                      whole ? settings_.memory_window : memory_count_ + pass);
+      for (std::size_t i = 0; i < pass; ++i) logits.push_back(step(static_cast<std::size_t>(ids[begin + i])));
+      begin += pass;
+      plain_count_ += pass;
+      memory_count_ += pass;
+    }
   }
 
   /// One token behind those in the local window: its logits.
@@ -131,6 +154,7 @@ class ReferenceModel {
     for (const Row& key : heads_of(product(prefix + "k_proj.weight", h))) token.keys.push_back(compute_rounded(key));
     for (const Row& value : heads_of(product(prefix + "v_proj.weight", h)))
       token.values.push_back(compute_rounded(value));
+    token.frequencies = is_memory_layer(layer) ? memory_rope_ : plain_rope_;
     local_[layer].push_back(std::move(token));
 
     const std::size_t position = local_[layer].size() - 1;
@@ -138,20 +162,49 @@ class ReferenceModel {
     Row out;
     for (std::size_t head = 0; head < config_.num_heads; ++head) {
       const std::size_t kv_head = head / (config_.num_heads / config_.num_kv_heads);
-      const Row query = rotated(layer, q[head], position);
-      Entries local;
+      Row scores;
+      Matrix values;
       for (std::size_t i = 0; i <= position; ++i) {
-        local.add(rotated(layer, local_[layer][i].keys[kv_head], i), local_[layer][i].values[kv_head]);
+        if (!sees(layer, position, i)) continue;
+        scores.push_back(scale * score(layer, q[head], position, local_[layer][i].keys[kv_head], i));
+        values.push_back(local_[layer][i].values[kv_head]);
       }
-      const Row attended = attention(query, local, memory_seen(layer, kv_head, query), scale);
+      const Row query = rotated(layer, q[head], position, local_[layer].back().frequencies);
+      const Entries remembered = memory_seen(layer, kv_head, query);
+      for (std::size_t i = 0; i < remembered.keys.size(); ++i) {
+        scores.push_back(scale * dot(query, remembered.keys[i]));
+        values.push_back(remembered.values[i]);
+      }
+      const Row attended = softmax_average(scores, values);
       out.insert(out.end(), attended.begin(), attended.end());
     }
     return product(prefix + "o_proj.weight", out);
   }
 
-  Row rotated(std::size_t layer, const Row& x, std::size_t position) const {
+  /// Whether the query at position t sees key i.
+  bool sees(std::size_t layer, std::size_t t, std::size_t i) const {
+    if (is_memory_layer(layer) || settings_.sliding_window == 0) return true;
+    return i < settings_.sinks || t - i < settings_.sliding_window - settings_.sinks;
+  }
+
+  /// The product of a query at position t and key i, both as projected, when each is rotated as settings say.
+  double score(std::size_t layer, const Row& query, std::size_t t, const Row& key, std::size_t i) const {
+    const RopeFrequencies& of_query = local_[layer].back().frequencies;
+    const bool own = settings_.dynamic_mode == DynamicMode::inconsistent;
+    const RopeFrequencies& of_key = own ? local_[layer][i].frequencies : of_query;
+    std::size_t query_position = t, key_position = i;
+    if (!is_memory_layer(layer) && settings_.sliding_window > 0 && i < settings_.sinks) {
+      query_position = std::min(t, settings_.sliding_window - 1);
+    }
+    if (!is_memory_layer(layer) && settings_.capped_distance > 0 && t - i >= settings_.capped_distance) {
+      query_position = settings_.capped_distance;
+      key_position = 0;
+    }
+    return dot(rotated(layer, query, query_position, of_query), rotated(layer, key, key_position, of_key));
+  }
+
+  Row rotated(std::size_t layer, const Row& x, std::size_t position, const RopeFrequencies& by) const {
     const bool rotates = !is_memory_layer(layer) || settings_.mem_positionals;
-    const RopeFrequencies& by = is_memory_layer(layer) ? memory_rope_ : plain_rope_;
     return compute_rounded(rotates ? rope(x, position, by.inv_freq, by.attention_factor) : x);
   }
 
@@ -167,15 +220,28 @@ class ReferenceModel {
     return all.chosen(top_k(scores, top_k_));
   }
 
-  void move_local_to_memory() {
-    for (std::size_t layer = 0; layer < config_.num_layers; ++layer) {
-      for (const Token& token : local_[layer]) {
-        for (std::size_t head = 0; is_memory_layer(layer) && head < config_.num_kv_heads; ++head) {
-          memory_[layer][head].add(rounded(token.keys[head], settings_.mem_dtype),
-                                   rounded(token.values[head], settings_.mem_dtype));
+  void move_to_memory() {
+    for (const int layer : settings_.mem_layers) {
+      std::vector<Token>& tokens = local_[static_cast<std::size_t>(layer)];
+      for (const Token& token : tokens) {
+        for (std::size_t head = 0; head < config_.num_kv_heads; ++head) {
+          memory_[static_cast<std::size_t>(layer)][head].add(rounded(token.keys[head], settings_.mem_dtype),
+                                                             rounded(token.values[head], settings_.mem_dtype));
         }
       }
-      local_[layer].clear();
+      tokens.clear();
+    }
+    memory_count_ = 0;
+  }
+
+  /// Memory layers move what they hold; plain layers keep the overlap, or with a sliding window everything.
+  void end_window() {
+    move_to_memory();
+    if (settings_.sliding_window > 0) return;
+    plain_count_ = std::min(plain_count_, settings_.overlap);
+    for (std::size_t layer = 0; layer < config_.num_layers; ++layer) {
+      if (is_memory_layer(layer)) continue;
+      local_[layer].erase(local_[layer].begin(), local_[layer].end() - static_cast<std::ptrdiff_t>(plain_count_));
     }
   }
 
@@ -186,6 +252,8 @@ class ReferenceModel {
   std::size_t top_k_ = 0;
   std::map<std::string, Matrix> weights_;
   std::vector<std::vector<Token>> local_;     // [layers][tokens]
+  std::size_t plain_count_ = 0;               // tokens that plain layers hold
+  std::size_t memory_count_ = 0;              // tokens since something moved to memory
   std::vector<std::vector<Entries>> memory_;  // [layers][kv_heads]
 };
 

@@ -19,13 +19,14 @@ ModelConfig config() {
 }
 
 MemorySettings settings() {
-  return {.mem_layers = {1}, .window = kWindow, .last_context_length = 8};
+  return {.mem_layers = {1}, .window = kWindow, .last_context_length = 8, .memory_window = kWindow};
 }
 
 /// A cache that is given the rows of random keys and values in pieces.
 class Filled {
  public:
-  Filled(DType compute, const std::vector<std::size_t>& pieces) : cache(config(), settings(), compute) {
+  Filled(DType compute, const std::vector<std::size_t>& pieces, const MemorySettings& how = settings())
+      : cache(config(), how, compute) {
     reference::Random random(4);
     keys = random.floats(kWindow * kRow);
     raw_keys = random.floats(kWindow * kRow);
@@ -33,12 +34,12 @@ class Filled {
     for (const std::size_t piece : pieces) add(piece);
   }
   void add(std::size_t tokens) {
-    const std::size_t at = cache.size() * kRow;
+    const std::size_t at = cache.size(LayerKind::plain) * kRow;
     const auto rows = [&](const std::vector<float>& from) {
       return View<const float, 3>(from.data() + at, {tokens, kKvHeads, kHeadDim});
     };
     for (std::size_t layer = 0; layer < 2; ++layer) cache.store(exec, layer, rows(keys), rows(values));
-    cache.store_unrotated(0, rows(raw_keys), rows(values));
+    for (std::size_t layer = 0; layer < 2; ++layer) cache.store_unrotated(layer, rows(raw_keys), rows(values));
     cache.advance(tokens);
   }
   CpuExec exec{2};
@@ -69,7 +70,7 @@ TEST(LocalCache, CountsPendingTokensOnlyWhenAsked) {
   Filled filled(DType::f32, {5});
   EXPECT_EQ(filled.cache.blocks(0, 0)[0][0].count, 5U);
   EXPECT_EQ(filled.cache.blocks(0, 3)[2][0].count, 8U);
-  EXPECT_EQ(filled.cache.size(), 5U);
+  EXPECT_EQ(filled.cache.size(LayerKind::plain), 5U);
 }
 
 TEST(LocalCache, MovesUnrotatedKeysToMemory) {
@@ -87,17 +88,38 @@ TEST(LocalCache, MovesUnrotatedKeysToMemory) {
 
 TEST(LocalCache, StartsOverWhenCleared) {
   Filled filled(DType::f32, {kWindow});
-  filled.cache.clear();
-  EXPECT_EQ(filled.cache.size(), 0U);
+  filled.cache.clear(LayerKind::plain);
+  filled.cache.clear(LayerKind::memory);
+  EXPECT_EQ(filled.cache.size(LayerKind::plain), 0U);
   filled.add(3);
   EXPECT_EQ(filled.cache.to_segment({{1}, kKvHeads, kHeadDim, DType::f32}).count(), 3U);
+}
+
+TEST(LocalCache, KeepsTheFirstAndTheLastTokensOfPlainLayers) {
+  MemorySettings overlapping = settings();
+  overlapping.overlap = 1;  // plain layers then keep un-rotated keys
+  Filled filled(DType::f32, {9, 20}, overlapping);
+  filled.cache.keep(2, 5);
+  EXPECT_EQ(filled.cache.size(LayerKind::plain), 7U);
+  EXPECT_EQ(filled.cache.size(LayerKind::memory), 29U);
+  const auto* values = static_cast<const float*>(filled.cache.blocks(0, 0)[1][0].values);
+  const View<const float, 3> keys = filled.cache.unrotated(0, 0);
+  for (std::size_t i = 0; i < 7; ++i) {
+    const std::size_t from = i < 2 ? i : i + 22;
+    for (std::size_t d = 0; d < kHeadDim; ++d) {
+      EXPECT_EQ(values[i * kHeadDim + d], filled.values[from * kRow + kHeadDim + d]);
+      EXPECT_EQ(keys.data()[i * kRow + kHeadDim + d], filled.raw_keys[from * kRow + kHeadDim + d]);
+    }
+  }
+  filled.cache.keep(3, 4);
+  EXPECT_EQ(filled.cache.size(LayerKind::plain), 7U) << "nothing to drop";
 }
 
 TEST(LocalCache, RefusesMoreThanItsWindow) {
   Filled filled(DType::f32, {kWindow - 1});
   EXPECT_THROW(filled.add(2), std::logic_error);
   EXPECT_THROW(filled.cache.advance(2), std::logic_error);
-  EXPECT_EQ(filled.cache.size(), kWindow - 1);
+  EXPECT_EQ(filled.cache.size(LayerKind::plain), kWindow - 1);
 }
 
 }  // namespace

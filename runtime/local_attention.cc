@@ -1,0 +1,174 @@
+#include "runtime/local_attention.h"
+
+#include <algorithm>
+
+#include "kernels/layers.h"
+
+namespace memlane {
+
+LocalAttention::LocalAttention(const ModelConfig& config, const MemorySettings& settings, DType compute)
+    : num_layers_(config.num_layers),
+      head_dim_(config.head_dim),
+      compute_(compute),
+      dynamic_mode_(settings.dynamic_mode),
+      overlap_(settings.overlap),
+      sliding_window_(settings.sliding_window),
+      sinks_(settings.sinks),
+      capped_distance_(settings.capped_distance),
+      cache_(config, settings, compute),
+      rotations_{make_rotation(config, settings, LayerKind::plain),
+                 make_rotation(config, settings, LayerKind::memory)} {}
+
+LocalAttention::Rotation LocalAttention::make_rotation(const ModelConfig& config, const MemorySettings& settings,
+                                                       LayerKind kind) const {
+  const bool remembers = kind == LayerKind::memory;
+  Rotation made;
+  made.on = !remembers || (!settings.mem_layers.empty() && settings.mem_positionals);
+  if (!made.on) return made;
+  made.scaling = remembers ? settings.memory_rope : settings.rope;
+  made.follows_length = follows_length(config, settings, kind);
+  // Frequencies that follow the length start with those of the shortest.
+  made.frequencies = rope_frequencies(made.scaling, head_dim_, made.follows_length ? 1 : full_length(settings, kind));
+  made.table = RopeTable(made.frequencies, 0, cache_.capacity(kind));
+  return made;
+}
+
+std::size_t LocalAttention::room() const {
+  return std::min(cache_.capacity(LayerKind::plain) - size(), cache_.capacity(LayerKind::memory) - memory_size());
+}
+
+void LocalAttention::begin(CpuExec& exec, std::size_t tokens) {
+  MEMLANE_EXPECTS(tokens >= 1 && tokens <= room());
+  tokens_ = tokens;
+  for (const LayerKind kind : {LayerKind::plain, LayerKind::memory}) {
+    if (rotation(kind).on && rotation(kind).follows_length) follow_length(exec, kind);
+  }
+}
+
+/// Takes the frequencies of the length that this pass ends at.
+void LocalAttention::follow_length(CpuExec& exec, LayerKind kind) {
+  Rotation& by = rotation(kind);
+  const std::size_t begin = cache_.size(kind);
+  const std::size_t end = begin + tokens_;
+  RopeFrequencies now = rope_frequencies(by.scaling, head_dim_, end);
+  const bool changed = now != by.frequencies;
+  if (!changed && by.first <= begin && end <= by.first + by.table.positions()) return;
+  by.frequencies = std::move(now);
+  const bool again = changed && dynamic_mode_ == DynamicMode::consistent;
+  // Changed frequencies will change again with the next pass: only the rows that this one needs. Otherwise all rows.
+  by.first = changed && !again ? begin : 0;
+  by.table = RopeTable(by.frequencies, by.first, changed ? end : cache_.capacity(kind), &exec.pool());
+  if (again) rotate_again(exec, kind, 0);
+}
+
+void LocalAttention::rotate(CpuExec& exec, const Rotation& by, View<const float, 3> x, std::size_t first,
+                            View<float, 3> out, std::size_t last) const {
+  MEMLANE_EXPECTS(by.first <= first);
+  rope(exec, x, by.table.cosines(), by.table.sines(), first - by.first, out, last - by.first);
+}
+
+/// Rotates the held keys from entry `first` on anew, from those that are kept un-rotated.
+void LocalAttention::rotate_again(CpuExec& exec, LayerKind kind, std::size_t first) {
+  if (first >= cache_.size(kind)) return;
+  for (std::size_t layer = 0; layer < num_layers_; ++layer) {
+    if (cache_.kind(layer) != kind) continue;
+    const View<const float, 3> keys = cache_.unrotated(layer, first);
+    rotated_.reserve_discarding(keys.size());
+    const View<float, 3> rotated(rotated_.data(), keys.extents());
+    rotate(exec, rotation(kind), keys, first, rotated);
+    cache_.rewrite(exec, layer, first, rotated);
+    if (kind == LayerKind::memory || capped_distance_ == 0) continue;
+    rotate(exec, rotation(kind), keys, 0, rotated, 0);
+    cache_.rewrite_at_zero(exec, layer, first, rotated);
+  }
+}
+
+void LocalAttention::store(CpuExec& exec, std::size_t layer, View<float, 3> keys, View<const float, 3> values) {
+  const LayerKind kind = cache_.kind(layer);
+  const Rotation& by = rotation(kind);
+  cache_.store_unrotated(layer, keys, values);
+  if (kind == LayerKind::plain && capped_distance_ > 0) {
+    rotated_.reserve_discarding(keys.size());
+    const View<float, 3> at_zero(rotated_.data(), keys.extents());
+    rotate(exec, by, keys, 0, at_zero, 0);
+    cache_.store_at_zero(exec, layer, at_zero);
+  }
+  if (by.on) rotate(exec, by, keys, cache_.size(kind), keys);
+  cache_.store(exec, layer, keys, values);
+}
+
+void LocalAttention::attend(CpuExec& exec, std::size_t layer, View<float, 3> queries, float scale,
+                            AttentionPartial out) {
+  const LayerKind kind = cache_.kind(layer);
+  const std::size_t first = cache_.size(kind);
+  const bool far = sees_far(kind);
+  AttentionPartial from_far;
+  if (far) {  // first, while the queries are as projected
+    from_far = far_partial_.get(queries.extent(0), queries.extent(1), head_dim_);
+    attend_far(exec, layer, queries, scale, from_far);
+  }
+  if (rotation(kind).on) rotate(exec, rotation(kind), queries, first, queries);
+  if (compute_ == DType::bf16) round_to_bf16(exec, queries.flat());
+  Visibility near = Visibility::causal_from(first);
+  if (kind == LayerKind::plain && sliding_window_ > 0) near.max_distance = sliding_window_ - sinks_ - 1;
+  if (kind == LayerKind::plain && sliding_window_ > 0) near.first_entry = sinks_;
+  if (kind == LayerKind::plain && capped_distance_ > 0) near.max_distance = capped_distance_ - 1;
+  memlane::attend(exec, queries, cache_.blocks(layer, tokens_), scale, near, out);
+  if (far) merge(exec, out, from_far);
+}
+
+/// Whether queries of this pass see some entries otherwise than at their distance.
+bool LocalAttention::sees_far(LayerKind kind) const {
+  if (kind == LayerKind::memory) return false;
+  return sinks_ > 0 || (capped_distance_ > 0 && size() + tokens_ > capped_distance_);
+}
+
+/// The partial over sinks, or over what lies at the capped distance or further.
+void LocalAttention::attend_far(CpuExec& exec, std::size_t layer, View<const float, 3> queries, float scale,
+                                AttentionPartial out) {
+  const Rotation& by = rotation(LayerKind::plain);
+  rotated_.reserve_discarding(queries.size());
+  const View<float, 3> rotated(rotated_.data(), queries.extents());
+  Visibility far = Visibility::causal_from(size());
+  View<const EntryBlock, 2> blocks;
+  if (sinks_ > 0) {
+    rotate(exec, by, queries, size(), rotated, sliding_window_ - 1);
+    far.end_entry = sinks_;
+    blocks = cache_.blocks(layer, tokens_);
+  } else {
+    rotate(exec, by, queries, capped_distance_, rotated, capped_distance_);
+    far.min_distance = capped_distance_;
+    blocks = cache_.blocks_at_zero(layer, tokens_);
+  }
+  if (compute_ == DType::bf16) round_to_bf16(exec, rotated.flat());
+  memlane::attend(exec, rotated, blocks, scale, far, out);
+}
+
+float LocalAttention::memory_key_factor() const {
+  const Rotation& by = rotations_[1];
+  return by.on ? static_cast<float>(by.frequencies.attention_factor) : 1.0F;
+}
+
+void LocalAttention::move_on(CpuExec& exec) {
+  const std::size_t tail = sliding_window_ > 0 ? sliding_window_ - 1 - sinks_ : overlap_;
+  if (sinks_ + tail >= size()) return;
+  cache_.keep(sinks_, tail);
+  rotate_again(exec, LayerKind::plain, sinks_);
+}
+
+std::size_t LocalAttention::bytes(const ModelConfig& config, const MemorySettings& settings, DType compute,
+                                  std::size_t tokens) {
+  const std::size_t capacity = local_capacity(settings, LayerKind::plain);
+  const std::size_t tables =
+      RopeTable::bytes(config.head_dim, capacity) +
+      (settings.mem_layers.empty() ? 0
+                                   : RopeTable::bytes(config.head_dim, local_capacity(settings, LayerKind::memory)));
+  const bool far = settings.sinks > 0 || settings.capped_distance > 0;
+  const std::size_t keys = keeps_unrotated_keys(config, settings) ? capacity * config.num_kv_heads : 0;
+  const std::size_t queries = far ? tokens * config.num_heads : 0;
+  const std::size_t partial = far ? queries * (config.head_dim + 2) * sizeof(float) : 0;
+  return LocalCache::bytes(config, settings, compute) + tables + partial +
+         std::max(keys, queries) * config.head_dim * sizeof(float);
+}
+
+}  // namespace memlane
