@@ -4,14 +4,18 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "apps/bench_methods.h"
 #include "apps/commands.h"
+#include "apps/count_option.h"
 #include "apps/documents.h"
 #include "apps/generation.h"
 #include "apps/interrupt.h"
 #include "apps/model_options.h"
 #include "apps/output.h"
+#include "apps/perplexity_cells.h"
 #include "apps/progress.h"
-#include "runtime/perplexity.h"
+#include "runtime/local_settings.h"
+#include "runtime/resources.h"
 
 namespace memlane {
 
@@ -19,103 +23,305 @@ namespace {
 
 struct PerplexityOptions {
   ModelOptions model;
-  std::string text;
-  std::size_t start = 65536;
-  std::size_t targets = 16384;
+  std::vector<std::string> texts;
+  std::optional<std::string> convention;
+  std::vector<std::string> methods = {"memory"};
+  std::vector<std::size_t> lengths;
   std::vector<std::size_t> memory = {0, 2048, 8192, 32768, 65536};
+  std::optional<std::size_t> start;
+  std::optional<std::size_t> targets;
+  std::optional<std::size_t> stride;
+  std::optional<std::size_t> curve;
   bool quiet = false;
   bool json = false;
 };
 
-struct Row {
-  std::size_t memory_tokens;
-  PerplexityResult result;
-  double perplexity() const { return std::exp(result.nll / static_cast<double>(result.tokens)); }
+class PerplexityBench {
+ public:
+  explicit PerplexityBench(PerplexityOptions options)
+      : options_(std::move(options)), exec_(options_.model.make_exec()) {}
+  int run();
+
+ private:
+  void read_options();
+  PerplexityCell cell(const EvaluationText& text, const Method& method, std::size_t length) const;
+  void check(const PerplexityCell& cell) const;
+  void plan();
+  bool run_cell(PerplexityCell& cell);
+  nlohmann::json report(bool complete) const;
+  nlohmann::json report(const PerplexityCell& cell) const;
+  void print_table() const;
+
+  PerplexityOptions options_;
+  Convention convention_ = Convention::memory;
+  CpuExec exec_;
+  std::optional<Model> model_;
+  int bos_ = -1;
+  MemorySettings settings_;
+  Lookup lookup_;
+  std::vector<EvaluationText> texts_;
+  std::vector<Method> methods_;
+  std::vector<std::size_t> lengths_;
+  std::vector<PerplexityCell> cells_;
 };
 
-void check_lengths(const PerplexityOptions& options, std::size_t window, std::size_t tokens) {
-  if (options.targets == 0 || options.targets % window != 0) {
-    input_error("--targets {}: expected a multiple of the window, {} tokens", options.targets, window);
+/// memory unless lengths are given, then stride; each convention has its own defaults for what is left out.
+void PerplexityBench::read_options() {
+  if (options_.convention) {
+    convention_ = conventions().at(*options_.convention);
+  } else if (!options_.lengths.empty()) {
+    convention_ = Convention::stride;
   }
-  for (const std::size_t memory : options.memory) {
-    if (memory % window != 0) input_error("--memory {}: expected multiples of the window, {} tokens", memory, window);
-    if (memory > options.start) {
-      input_error("--memory {}: expected at most --start, {} tokens, that stand before the targets", memory,
-                  options.start);
+  if (convention_ == Convention::memory && !options_.lengths.empty()) {
+    input_error("--lengths: expected none with the convention memory, whose sizes are those of --memory");
+  }
+  lengths_ = options_.lengths.empty() ? std::vector<std::size_t>{2048, 4096, 8192} : options_.lengths;
+  if (convention_ == Convention::memory) lengths_ = options_.memory;
+  if (convention_ != Convention::memory) check_lengths("--lengths", lengths_);
+  if (options_.targets == 0U) input_error("--targets 0: expected at least 1 token");
+}
+
+PerplexityCell PerplexityBench::cell(const EvaluationText& text, const Method& method, std::size_t length) const {
+  PerplexityCell cell;
+  cell.text = &text;
+  cell.method = &method;
+  cell.length = length;
+  cell.convention = convention_;
+  const bool memory = convention_ == Convention::memory;
+  if (memory && method.settings(model_->config, settings_, 1).memory.window !=
+                    method.settings(model_->config, settings_, 2).memory.window) {
+    input_error("method {}: expected a window of its own with the convention memory; give it window=TOKENS",
+                method.text());
+  }
+  cell.settings = method.settings(model_->config, settings_, std::max<std::size_t>(length, 1));
+  if (cell.settings.recompute && (convention_ == Convention::token_by_token || convention_ == Convention::one_pass)) {
+    cell.convention = Convention::recompute;
+  }
+  const std::size_t longest = *std::max_element(lengths_.begin(), lengths_.end());
+  cell.start = options_.start.value_or(memory ? 65536 : convention_ == Convention::stride ? longest : 0);
+  cell.targets = options_.targets.value_or(memory ? 16384 : 4096);
+  cell.stride = options_.stride.value_or(convention_ == Convention::stride ? 256 : 16);
+  return cell;
+}
+
+void PerplexityBench::check(const PerplexityCell& cell) const {
+  const std::size_t window = cell.settings.memory.window;
+  const std::size_t found = cell.text->ids.size();
+  std::size_t needed = cell.start + cell.targets;
+  if (cell.convention == Convention::memory) {
+    if (carries_over(cell.settings.memory)) {
+      input_error(
+          "method {}: expected windows that can be read one by one with the convention memory, found an overlap or a "
+          "sliding window; choose --convention stride or one-pass",
+          cell.method->text());
+    }
+    if (cell.targets % window != 0) {
+      input_error("--targets {}: expected a multiple of the window, {} tokens", cell.targets, window);
+    }
+    if (cell.length % window != 0) {
+      input_error("--memory {}: expected multiples of the window, {} tokens", cell.length, window);
+    }
+    if (cell.length > cell.start) {
+      input_error("--memory {}: expected at most --start, {} tokens, that stand before the targets", cell.length,
+                  cell.start);
+    }
+    if (cell.length > 0 && cell.settings.memory.mem_layers.empty()) {
+      input_error(
+          "method {}: expected memory layers to read {} tokens into, found none; use --memory 0 or --mem-layers",
+          cell.method->text(), cell.length);
+    }
+  } else if (cell.convention == Convention::stride) {
+    if (cell.stride >= cell.length || cell.stride > window) {
+      input_error(
+          "--stride {}: expected less than each of --lengths and at most the window, {} tokens; found --lengths {}",
+          cell.stride, window, cell.length);
+    }
+    if (cell.targets % cell.stride != 0) {
+      input_error("--targets {}: expected a multiple of --stride, {} tokens", cell.targets, cell.stride);
+    }
+    if (cell.start + cell.stride < cell.length) {
+      input_error("--start {}: expected at least {} tokens before the targets, for --lengths {}", cell.start,
+                  cell.length - cell.stride, cell.length);
+    }
+  } else {
+    needed = cell.start + cell.length;
+    if (cell.convention == Convention::recompute && cell.stride >= cell.length) {
+      input_error("--stride {}: expected less than each of --lengths, found {}", cell.stride, cell.length);
     }
   }
-  if (options.start + options.targets > tokens) {
-    input_error("{}: expected at least {} tokens (--start and --targets), found {}; use a longer text or smaller ones",
-                options.text, options.start + options.targets, tokens);
+  if (needed > found) {
+    input_error("{}: expected at least {} tokens (--start and {}), found {}; use a longer text or smaller ones",
+                cell.text->path, needed, needed == cell.start + cell.targets ? "--targets" : "--lengths", found);
   }
 }
 
-void print_report(const PerplexityOptions& options, const std::vector<Row>& rows, bool complete) {
-  if (options.json) {
-    nlohmann::json cells = nlohmann::json::array();
-    for (const Row& row : rows) {
-      cells.push_back({{"memory_tokens", row.memory_tokens},
-                       {"perplexity", row.perplexity()},
-                       {"nll", row.result.nll},
-                       {"tokens", row.result.tokens}});
+/// Every cell, checked before anything runs.
+void PerplexityBench::plan() {
+  for (const EvaluationText& text : texts_) {
+    for (const Method& method : methods_) {
+      for (const std::size_t length : lengths_) {
+        cells_.push_back(cell(text, method, length));
+        check(cells_.back());
+        require_method_room(model_->config, cells_.back().settings, model_->compute, lookup_,
+                            std::max<std::size_t>(length, 1), method.text());
+      }
     }
-    print_json({{"model", options.model.model},
-                {"text", options.text},
-                {"start", options.start},
-                {"targets", options.targets},
-                {"complete", complete},
-                {"cells", cells}});
-    return;
   }
-  fmt::print("tokens {} ... {} of {}\n{:>8} {:>11} {:>9}\n", options.start, options.start + options.targets,
-             options.text, "memory", "perplexity", "change");
-  for (const Row& row : rows) {
-    fmt::print("{:>8} {:>11.4f} {:>+8.2f}%\n", row.memory_tokens, row.perplexity(),
-               100 * (row.perplexity() / rows.front().perplexity() - 1));
+  // What recomputing is compared with keeps its logits.
+  for (PerplexityCell& cell : cells_) {
+    const bool has_reference = std::any_of(cells_.begin(), cells_.end(), [&](const PerplexityCell& other) {
+      return other.convention == Convention::recompute && other.method->family() == cell.method->family();
+    });
+    const std::string mode = cell.method->mode();
+    cell.keeps_logits = has_reference && (mode == "consistent" || mode == "recompute") &&
+                        cell.convention != Convention::stride && cell.convention != Convention::memory;
+    if (cell.keeps_logits) {
+      require_memory(cell.length / cell.stride * model_->config.vocab_size * sizeof(float),
+                     "comparing with recomputed logits", "use a greater --stride");
+    }
   }
 }
 
-int bench_perplexity(const PerplexityOptions& options) {
-  const std::atomic<bool>& interrupted = interrupt_flag();
-  const Lookup lookup = options.model.lookup();
-  CpuExec exec = options.model.make_exec();
-  const Tokenizer tokenizer = Tokenizer::open(options.model.model);
-  const std::vector<std::int32_t> ids = tokenizer.encode(open_text(options.text).text(), false);
-  const Model model = load_model(exec, options.model.model, options.model.compute_type());
-  require_vocabulary(tokenizer, model.config, options.model.model);
-  const MemorySettings settings = options.model.settings(model.config);
-  check_lengths(options, settings.window, ids.size());
-  std::vector<Row> rows;
-  for (const std::size_t memory : options.memory) {
-    Progress progress(fmt::format("memory {}", memory), 0, memory + options.targets, !options.quiet);
-    const PerplexityTask task{std::span(ids).first(options.start + options.targets), options.targets, memory};
-    try {
-      rows.push_back({memory, perplexity_with_memory(exec, model, settings, lookup, task, &interrupted,
-                                                     [&](std::size_t done, std::size_t) { progress.update(done); })});
-    } catch (const Interrupted&) {
-      break;
+/// False if it was interrupted.
+bool PerplexityBench::run_cell(PerplexityCell& cell) {
+  const std::string label = convention_ == Convention::memory && methods_.size() == 1
+                                ? fmt::format("memory {}", cell.length)
+                                : fmt::format("{} {}", cell.method->text(), cell.length);
+  Progress progress(label, 0, cell.work(), !options_.quiet);
+  const ReadingContext context{exec_, *model_, lookup_, &interrupt_flag(),
+                               [&](std::size_t done) { progress.update(done); }};
+  try {
+    if (interrupt_flag()) return false;
+    compute(context, bos_, cell);
+  } catch (const Interrupted&) {
+    return false;
+  }
+  cell.seconds = progress.seconds();
+  return true;
+}
+
+nlohmann::json PerplexityBench::report(const PerplexityCell& cell) const {
+  nlohmann::json result = {{"text", cell.text->path},
+                           {"method", cell.method->text()},
+                           {"convention", name_of(cell.convention)},
+                           {"length", cell.length},
+                           {"window", cell.settings.memory.window},
+                           {"start", cell.start},
+                           {"targets", cell.scores.size()},
+                           {"perplexity", cell.scores.perplexity()},
+                           {"nll", cell.scores.sum()},
+                           {"tokens", cell.scores.size()},
+                           {"seconds", cell.seconds}};
+  if (cell.convention == Convention::memory) result["memory_tokens"] = cell.length;
+  if (cell.convention == Convention::stride || cell.convention == Convention::recompute) result["stride"] = cell.stride;
+  if (options_.curve) {
+    nlohmann::json curve = nlohmann::json::array();
+    for (const auto& point : cell.scores.curve(*options_.curve)) {
+      curve.push_back({{"position", point.position}, {"nll", point.nll}});
+    }
+    result["curve"] = curve;
+  }
+  return result;
+}
+
+nlohmann::json PerplexityBench::report(bool complete) const {
+  nlohmann::json cells = nlohmann::json::array();
+  for (const PerplexityCell& cell : cells_) {
+    if (cell.scores.size() > 0) cells.push_back(report(cell));
+  }
+  return {{"bench", "perplexity"},
+          {"model", options_.model.model},
+          {"model_fingerprint", model_->fingerprint},
+          {"compute", name_of(model_->compute)},
+          {"lookup", lookup_.name()},
+          {"text", options_.texts.front()},
+          {"convention", name_of(convention_)},
+          {"convention_meaning", description_of(convention_)},
+          {"start", cells_.front().start},
+          {"targets", cells_.front().targets},
+          {"complete", complete},
+          {"cells", cells},
+          {"dynamic", compare_dynamic(cells_, model_->config.vocab_size)}};
+}
+
+void PerplexityBench::print_table() const {
+  fmt::print("{}: {}\n", name_of(convention_), description_of(convention_));
+  std::size_t width = 6;
+  for (const PerplexityCell& cell : cells_) width = std::max(width, cell.method->text().size());
+  const PerplexityCell* first = nullptr;
+  for (const PerplexityCell& cell : cells_) {
+    if (cell.scores.size() == 0) continue;
+    if (first == nullptr || first->text != cell.text) {
+      fmt::print("{}\n{:{}} {:>8} {:>8} {:>11} {:>9}\n", cell.text->path, "method", width,
+                 convention_ == Convention::memory ? "memory" : "length", "targets", "perplexity", "change");
+    }
+    if (first == nullptr || first->text != cell.text || first->method != cell.method) first = &cell;
+    const double change = cell.scores.perplexity() / first->scores.perplexity() - 1;
+    fmt::print("{:{}} {:>8} {:>8} {:>11.4f} {:>+8.2f}%\n", cell.method->text(), width, cell.length, cell.scores.size(),
+               cell.scores.perplexity(), 100 * change);
+    if (!options_.curve) continue;
+    for (const auto& point : cell.scores.curve(*options_.curve)) {
+      fmt::print("{:{}} {:>8} {:>20.4f} nll\n", "", width, point.position, point.nll);
     }
   }
-  const bool complete = rows.size() == options.memory.size();
-  if (!rows.empty()) print_report(options, rows, complete);
+  for (const auto& each : compare_dynamic(cells_, model_->config.vocab_size)) fmt::print("{}\n", each.dump());
+}
+
+int PerplexityBench::run() {
+  interrupt_flag();
+  read_options();
+  lookup_ = options_.model.lookup();
+  methods_ = parse_methods(options_.methods);
+  const Tokenizer tokenizer = Tokenizer::open(options_.model.model);
+  bos_ = tokenizer.bos_id();
+  for (const std::string& path : options_.texts) {
+    texts_.push_back({path, tokenizer.encode(open_text(path).text(), false)});
+  }
+  model_.emplace(load_model(exec_, options_.model.model, options_.model.compute_type()));
+  require_vocabulary(tokenizer, model_->config, options_.model.model);
+  settings_ = options_.model.settings(model_->config);
+  plan();
+  const bool complete =
+      std::all_of(cells_.begin(), cells_.end(), [this](PerplexityCell& cell) { return run_cell(cell); });
+  if (cells_.front().scores.size() > 0) options_.json ? print_json(report(complete)) : print_table();
   return complete ? 0 : 1;
 }
 
 }  // namespace
 
 Subcommand add_bench_perplexity(CLI::App& bench) {
-  CLI::App* app = bench.add_subcommand("perplexity", "Perplexity of the same tokens of a long text as memory grows");
+  CLI::App* app = bench.add_subcommand(
+      "perplexity", "Perplexity of long texts: of the same tokens as memory grows, or of methods at several lengths");
   const auto options = std::make_shared<PerplexityOptions>();
   options->model.add_to(*app);
-  app->add_option("--text", options->text, "A text file (UTF-8)")->required();
-  app->add_option("--start", options->start, "Tokens before the targets")->capture_default_str();
-  app->add_option("--targets", options->targets, "Target tokens, whole windows")->capture_default_str();
-  app->add_option("--memory", options->memory, "Tokens in memory before each window, separated by commas")
+  app->add_option("--text", options->texts, "Text files (UTF-8)")->required();
+  app->add_option("--convention", options->convention,
+                  "Which tokens are scored and what they see: memory, stride, one-pass, token-by-token or recompute "
+                  "(default: memory; stride with --lengths)")
+      ->check(CLI::IsMember(conventions()));
+  add_methods(*app, options->methods);
+  app->add_option("--lengths", options->lengths,
+                  "Tokens that a target can see, separated by commas (default: 2048,4096,8192)")
+      ->delimiter(',');
+  app->add_option("--memory", options->memory,
+                  "Convention memory: tokens in memory before each window, separated by commas")
       ->delimiter(',')
       ->capture_default_str();
+  add_count(*app, "--start", options->start,
+            "Tokens before the targets (default: memory 65536, stride the longest length), or before the first that is "
+            "read (0)");
+  add_count(*app, "--targets", options->targets,
+            "Target tokens: memory whole windows (default: 16384), stride a multiple of --stride (default: 4096)");
+  add_count(
+      *app, "--stride", options->stride,
+      "Convention stride: tokens scored of each window (default: 256); recompute: of so many tokens one is scored "
+      "(default: 16)",
+      {.least = 1});
+  add_count(*app, "--curve", options->curve, "Show the mean -ln p in so many ranges of position as well",
+            {.least = 1, .most = 100000});
   app->add_flag("--quiet", options->quiet, "No progress");
   app->add_flag("--json", options->json, "Print one JSON object");
-  return {app, [options] { return bench_perplexity(*options); }};
+  return {app, [options] { return PerplexityBench(*options).run(); }};
 }
 
 }  // namespace memlane

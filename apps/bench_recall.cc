@@ -4,14 +4,16 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "apps/bench_methods.h"
 #include "apps/commands.h"
 #include "apps/documents.h"
 #include "apps/generation.h"
 #include "apps/interrupt.h"
 #include "apps/model_options.h"
+#include "apps/output.h"
 #include "apps/progress.h"
 #include "runtime/recall.h"
-#include "runtime/session.h"
+#include "runtime/recall_scorer.h"
 
 namespace memlane {
 
@@ -23,6 +25,7 @@ struct RecallOptions {
   RecallFiller filler = RecallFiller::book;
   std::string book;
   std::vector<std::size_t> lengths = {2048, 8192, 32768};
+  std::vector<double> depths;
   std::optional<std::size_t> trials;
   std::vector<std::string> methods = {"memory", "none"};
   std::uint64_t seed = 1;
@@ -30,7 +33,10 @@ struct RecallOptions {
   bool json = false;
 };
 
-const std::map<std::string, RecallTask> kTasks = {{"passkey", RecallTask::passkey}, {"multikey", RecallTask::multikey}};
+const std::map<std::string, RecallTask> kTasks = {{"passkey", RecallTask::passkey},
+                                                  {"multikey", RecallTask::multikey},
+                                                  {"keyvalue", RecallTask::keyvalue},
+                                                  {"needle", RecallTask::needle}};
 const std::map<std::string, RecallFiller> kFillers = {{"book", RecallFiller::book},
                                                       {"repeated", RecallFiller::repeated}};
 
@@ -61,12 +67,19 @@ std::filesystem::path default_book() {
   input_error("--book: no book found beside the program; name a text for the filler");
 }
 
+/// The trials of one method at one place of the grid.
 struct Cell {
-  std::string method;
-  std::size_t length = 0;
+  const Method* method = nullptr;
+  MethodSettings settings = {};
+  RecallSetting setting = {};
+  std::size_t wanted = 0;
   std::size_t trials = 0;
   std::size_t correct = 0;
+  double answer_logprob = 0;  // summed over the trials
   double seconds = 0;
+
+  double mean(double sum) const { return trials > 0 ? sum / static_cast<double>(trials) : 0.0; }
+  WilsonInterval interval() const { return wilson_interval(correct, trials); }
 };
 
 class RecallBench {
@@ -75,7 +88,10 @@ class RecallBench {
   int run();
 
  private:
-  bool remembers(const RecallTrial& trial, const std::string& method);
+  void check() const;
+  std::vector<Cell> plan() const;
+  bool run_cell(Cell& cell, const RecallTrials& trials);
+  RecallScore score(const Cell& cell, const RecallTrial& trial, const std::function<void(std::size_t)>& progress);
   nlohmann::json report(bool complete) const;
   void print_table() const;
 
@@ -83,55 +99,76 @@ class RecallBench {
   CpuExec exec_;
   std::optional<Model> model_;
   std::optional<Tokenizer> tokenizer_;
+  std::vector<Method> methods_;
   MemorySettings settings_;
   Lookup lookup_;
   std::vector<Cell> cells_;
 };
 
-/// Whether the model answers a trial. memory: the document is read in windows into memory, then the question is asked.
-/// none: the same model without memory layers sees the end of document and question, as much as fits its window.
-bool RecallBench::remembers(const RecallTrial& trial, const std::string& method) {
-  GenerationOptions generation;
-  generation.max_tokens = 12;  // five digits, as many tokens at most, and something that ends the number
-  MemorySettings settings = settings_;
-  std::vector<std::int32_t> prompt = trial.question;
-  if (method == "none") {
-    settings.mem_layers.clear();
-    const std::size_t room = settings.window - std::min(settings.window - 1, generation.max_tokens);
-    prompt.insert(prompt.begin(), trial.document.begin(), trial.document.end());
-    prompt.erase(prompt.begin(), prompt.end() - static_cast<std::ptrdiff_t>(std::min(prompt.size(), room)));
-  }
-  Session session(exec_, *model_, settings, lookup_);
-  session.set_stop_flag(&interrupt_flag());
-  if (method == "memory") {
-    for (std::size_t begin = 0; begin < trial.document.size(); begin += settings.window) {
-      const std::size_t count = std::min(settings.window, trial.document.size() - begin);
-      session.read_window(std::span(trial.document).subspan(begin, count));
+RecallScore RecallBench::score(const Cell& cell, const RecallTrial& trial,
+                               const std::function<void(std::size_t)>& progress) {
+  std::vector<std::int32_t> prompt = trial.document;
+  prompt.insert(prompt.end(), trial.question.begin(), trial.question.end());
+  std::vector<float> logits(model_->config.vocab_size);
+  const auto read = [&](TextReader& reader) { reader.read(prompt, trial.question.size(), kMostAnswerTokens, logits); };
+  const ReadingContext context{exec_, *model_, lookup_, &interrupt_flag(), progress};
+  TextReader reader(context, cell.settings);
+  read(reader);
+  return score_answer(reader, logits, trial, *model_, *tokenizer_, [&](const auto& use) {
+    TextReader second(context, cell.settings);
+    read(second);
+    return use(second, logits);
+  });
+}
+
+/// False if it was interrupted.
+bool RecallBench::run_cell(Cell& cell, const RecallTrials& trials) {
+  const std::size_t length = cell.setting.length;
+  const std::string depth = cell.setting.depth ? fmt::format(" depth {:g}", *cell.setting.depth) : "";
+  Progress progress(fmt::format("{} {}{}", cell.method->text(), length, depth), 0, cell.wanted * length,
+                    !options_.quiet);
+  const auto finish = [&](bool complete) {
+    cell.seconds = progress.seconds();
+    return complete;
+  };
+  while (cell.trials < cell.wanted) {
+    if (interrupt_flag()) return finish(false);
+    try {
+      const std::size_t before = cell.trials * length;
+      const RecallScore score =
+          this->score(cell, trials.make(cell.setting, options_.seed, cell.trials),
+                      [&](std::size_t done) { progress.update(before + std::min(done, length)); });
+      cell.correct += score.correct ? 1 : 0;
+      cell.answer_logprob += score.answer_logprob;
+    } catch (const Interrupted&) {
+      return finish(false);
     }
+    progress.update(++cell.trials * length);
   }
-  const Generated generated = generate(session, *model_, *tokenizer_, prompt, std::min(prompt.size(), settings.window),
-                                       generation, false, [](std::string_view) {});
-  if (generated.stop == "interrupted") throw Interrupted("stopped");
-  return answers(generated.text, trial.answer);
+  return finish(true);
 }
 
 nlohmann::json RecallBench::report(bool complete) const {
   nlohmann::json cells = nlohmann::json::array();
   for (const Cell& cell : cells_) {
-    const WilsonInterval interval = wilson_interval(cell.correct, cell.trials);
-    cells.push_back(
-        {{"task", name_in(kTasks, options_.task)},
-         {"filler", name_in(kFillers, options_.filler)},
-         {"method", cell.method},
-         {"length", cell.length},
-         {"trials", cell.trials},
-         {"correct", cell.correct},
-         {"accuracy", cell.trials > 0 ? static_cast<double>(cell.correct) / static_cast<double>(cell.trials) : 0.0},
-         {"wilson_low", interval.low},
-         {"wilson_high", interval.high},
-         {"seconds_per_trial", cell.trials > 0 ? cell.seconds / static_cast<double>(cell.trials) : 0.0}});
+    nlohmann::json depth;  // null: at random
+    if (cell.setting.depth) depth = *cell.setting.depth;
+    cells.push_back({{"task", name_in(kTasks, options_.task)},
+                     {"filler", name_in(kFillers, options_.filler)},
+                     {"method", cell.method->text()},
+                     {"length", cell.setting.length},
+                     {"depth", depth},
+                     {"window", cell.settings.memory.window},
+                     {"trials", cell.trials},
+                     {"correct", cell.correct},
+                     {"accuracy", cell.mean(static_cast<double>(cell.correct))},
+                     {"wilson_low", cell.interval().low},
+                     {"wilson_high", cell.interval().high},
+                     {"answer_logprob", cell.mean(cell.answer_logprob)},
+                     {"seconds_per_trial", cell.mean(cell.seconds)}});
   }
-  return {{"model", options_.model.model},
+  return {{"bench", "recall"},
+          {"model", options_.model.model},
           {"model_fingerprint", model_->fingerprint},
           {"mem_layers", settings_.mem_layers},
           {"window", settings_.window},
@@ -143,59 +180,70 @@ nlohmann::json RecallBench::report(bool complete) const {
 }
 
 void RecallBench::print_table() const {
-  fmt::print("{:8} {:8} {:7} {:>9} {:>8} {:>9} {:>9}  {}\n", "task", "filler", "method", "length", "correct",
-             "accuracy", "s/trial", "95 % interval");
+  std::size_t width = 7;
+  for (const Cell& cell : cells_) width = std::max(width, cell.method->text().size());
+  fmt::print("{:8} {:8} {:{}} {:>9} {:>6} {:>8} {:>9} {:>9} {:>9}  {}\n", "task", "filler", "method", width, "length",
+             "depth", "correct", "accuracy", "ln p", "s/trial", "95 % interval");
   for (const Cell& cell : cells_) {
-    const WilsonInterval interval = wilson_interval(cell.correct, cell.trials);
-    const double trials = static_cast<double>(std::max<std::size_t>(cell.trials, 1));
-    fmt::print("{:8} {:8} {:7} {:>9} {:>8} {:>7.1f} % {:>9.2f}  {:.1f} - {:.1f} %\n", name_in(kTasks, options_.task),
-               name_in(kFillers, options_.filler), cell.method, cell.length,
-               fmt::format("{}/{}", cell.correct, cell.trials), 100 * static_cast<double>(cell.correct) / trials,
-               cell.seconds / trials, 100 * interval.low, 100 * interval.high);
+    const std::string depth = cell.setting.depth ? fmt::format("{:g}", *cell.setting.depth) : "random";
+    fmt::print("{:8} {:8} {:{}} {:>9} {:>6} {:>8} {:>7.1f} % {:>9.2f} {:>9.2f}  {:.1f} - {:.1f} %\n",
+               name_in(kTasks, options_.task), name_in(kFillers, options_.filler), cell.method->text(), width,
+               cell.setting.length, depth, fmt::format("{}/{}", cell.correct, cell.trials),
+               100 * cell.mean(static_cast<double>(cell.correct)), cell.mean(cell.answer_logprob),
+               cell.mean(cell.seconds), 100 * cell.interval().low, 100 * cell.interval().high);
   }
+}
+
+void RecallBench::check() const {
+  if (options_.trials == 0U) input_error("--trials 0: expected at least 1 trial");
+  check_lengths("--lengths", options_.lengths);
+  for (const double depth : options_.depths) {
+    if (!(depth >= 0 && depth <= 1)) input_error("--depths {}: expected shares of the text from 0 to 1", depth);
+  }
+}
+
+/// Every cell, with its settings: what does not fit is said before anything runs.
+std::vector<Cell> RecallBench::plan() const {
+  std::vector<std::optional<double>> depths(options_.depths.begin(), options_.depths.end());
+  if (depths.empty()) depths.emplace_back();
+  std::vector<Cell> cells;
+  for (const std::size_t length : options_.lengths) {
+    for (const std::optional<double>& depth : depths) {
+      for (const Method& method : methods_) {
+        Cell& cell = cells.emplace_back();
+        cell.method = &method;
+        cell.settings = method.settings(model_->config, settings_, length, kMostAnswerTokens);
+        cell.setting = {options_.task, options_.filler, length, depth};
+        cell.wanted = options_.trials.value_or(default_trials(length));
+        require_method_room(model_->config, cell.settings, model_->compute, lookup_, length, method.text());
+      }
+    }
+  }
+  return cells;
 }
 
 int RecallBench::run() {
   interrupt_flag();
+  check();
   lookup_ = options_.model.lookup();
-  if (options_.trials == 0U) input_error("--trials 0: expected at least 1 trial");
-  const bool with_book = options_.filler == RecallFiller::book;
+  methods_ = parse_methods(options_.methods);
+  const bool with_book = options_.filler == RecallFiller::book && options_.task != RecallTask::keyvalue;
   std::optional<MappedFile> book;
   if (with_book) book.emplace(open_text(options_.book.empty() ? default_book() : std::filesystem::path(options_.book)));
   tokenizer_.emplace(Tokenizer::open(options_.model.model));
   model_.emplace(load_model(exec_, options_.model.model, options_.model.compute_type()));
   require_vocabulary(*tokenizer_, model_->config, options_.model.model);
   settings_ = options_.model.settings(model_->config);
-  const bool with_memory =
-      std::find(options_.methods.begin(), options_.methods.end(), "memory") != options_.methods.end();
-  if (with_memory && settings_.mem_layers.empty()) {
-    input_error("{}: no memory layers to measure; choose some with --mem-layers", options_.model.model);
-  }
   const RecallTrials trials(*tokenizer_, with_book ? book->text() : std::string_view());
 
   bool complete = true;
-  for (const std::size_t length : options_.lengths) {
-    for (const std::string& method : options_.methods) {
-      Cell& cell = cells_.emplace_back(Cell{method, length, 0, 0, 0});
-      const std::size_t wanted = options_.trials.value_or(default_trials(length));
-      Progress progress(fmt::format("{} {}", method, length), 0, wanted * length, !options_.quiet);
-      while (complete && cell.trials < wanted) {
-        try {
-          cell.correct +=
-              remembers(trials.make({options_.task, options_.filler, length}, options_.seed, cell.trials), method) ? 1
-                                                                                                                   : 0;
-        } catch (const Interrupted&) {
-          complete = false;
-          break;
-        }
-        progress.update(++cell.trials * length);
-        complete = !interrupt_flag();
-      }
-      cell.seconds = progress.seconds();
-    }
+  for (const Cell& planned : plan()) {
+    cells_.push_back(planned);
+    complete = run_cell(cells_.back(), trials);
+    if (!complete) break;
   }
   if (options_.json) {
-    fmt::print("{}\n", report(complete).dump(2));
+    print_json(report(complete));
   } else {
     print_table();
   }
@@ -209,7 +257,10 @@ Subcommand add_bench_recall(CLI::App& bench) {
       bench.add_subcommand("recall", "Hide keys in long texts and ask for them: exact match of five digits");
   const auto options = std::make_shared<RecallOptions>();
   options->model.add_to(*app);
-  app->add_option("--task", options->task, "passkey: one key; multikey: one of a hundred named keys")
+  app->add_option(
+         "--task", options->task,
+         "passkey: one key; multikey: one of a hundred named keys; keyvalue: one of a list of nothing but keys "
+         "and values; needle: a fact asked for in other words")
       ->transform(CLI::CheckedTransformer(kTasks))
       ->default_str(name_in(kTasks, options->task));
   app->add_option("--filler", options->filler, "book: running text; repeated: the same five sentences")
@@ -219,12 +270,12 @@ Subcommand add_bench_recall(CLI::App& bench) {
   app->add_option("--lengths", options->lengths, "Tokens of text and question together, separated by commas")
       ->delimiter(',')
       ->capture_default_str();
+  app->add_option("--depths", options->depths,
+                  "Where what is asked for stands, from 0 (beginning) to 1, separated by commas (default: at random)")
+      ->delimiter(',');
   app->add_option("--trials", options->trials,
-                  "Trials of each length (default: 100 up to 8192 tokens, 20 up to 65536, then 5)");
-  app->add_option("--methods", options->methods, "memory, and none: the end of the text in one window")
-      ->delimiter(',')
-      ->check(CLI::IsMember({"memory", "none"}))
-      ->capture_default_str();
+                  "Trials of each length and depth (default: 100 up to 8192 tokens, 20 up to 65536, then 5)");
+  add_methods(*app, options->methods);
   app->add_option("--seed", options->seed, "Same seed, same texts")->capture_default_str();
   app->add_flag("--quiet", options->quiet, "No progress");
   app->add_flag("--json", options->json, "Print one JSON object");

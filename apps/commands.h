@@ -22,5 +22,6 @@ Subcommand add_rope(CLI::App& program);
 /// Below `memlane bench`.
 Subcommand add_bench_recall(CLI::App& bench);
 Subcommand add_bench_perplexity(CLI::App& bench);
+Subcommand add_bench_cost(CLI::App& bench);
 
 }  // namespace memlane

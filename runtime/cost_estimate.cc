@@ -7,6 +7,7 @@
 #include "kernels/attention.h"
 #include "kernels/entries.h"
 #include "kernels/matmul.h"
+#include "runtime/weights.h"
 
 namespace memlane {
 
@@ -83,6 +84,28 @@ ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settin
 double estimate_seconds(CpuExec& exec, const ModelConfig& config, DType compute, const ReadingCost& cost) {
   return cost.matmul_flops * seconds_per_flop(exec, config, compute) +
          cost.scores * seconds_per_score(exec, config, compute);
+}
+
+double bytes_read_per_token(const ModelConfig& config, const MemorySettings& settings, DType compute,
+                            const Lookup& lookup, const TokenReads& reads) {
+  const auto count = [](std::size_t x) { return static_cast<double>(x); };
+  const double vector = count(config.num_kv_heads * config.head_dim);  // a token's keys, or values, of one layer
+  const std::size_t in_plain =
+      settings.sliding_window > 0 ? std::min(reads.local_tokens, settings.sliding_window) : reads.local_tokens;
+  const std::size_t in_memory = std::min(reads.local_tokens, settings.memory_window);
+  const std::size_t memory_layers = settings.mem_layers.size();
+  const double local = 2 * vector * count(size_of(compute)) *
+                       count(in_plain * (config.num_layers - memory_layers) + in_memory * memory_layers);
+  const std::size_t best = std::min(lookup.top_k, reads.memory_entries);
+  const bool all_keys = lookup.kind != Lookup::Kind::faiss;
+  const bool all_values = lookup.kind == Lookup::Kind::dense;
+  // Each head chooses entries of its own.
+  const double chosen = count(best * config.num_heads / config.num_kv_heads);
+  const double keys = all_keys ? count(reads.memory_entries) : chosen;
+  const double values = all_values ? count(reads.memory_entries) : chosen;
+  const double memory = (keys + values) * vector * count(size_of(settings.mem_dtype) * settings.mem_layers.size());
+  const double embedding_row = count(config.hidden_size * size_of(compute));
+  return count(weight_bytes(config, compute)) + embedding_row + local + memory;
 }
 
 }  // namespace memlane

@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "kernels/exec.h"
+#include "memory/lookup.h"
 #include "runtime/model_config.h"
 
 namespace memlane {
@@ -20,5 +21,17 @@ ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settin
 
 /// How long that takes on this machine, in seconds: a few milliseconds of each kind of work are run and scaled up.
 double estimate_seconds(CpuExec& exec, const ModelConfig& config, DType compute, const ReadingCost& cost);
+
+/// What one generated token reads.
+struct TokenReads {
+  std::size_t local_tokens = 0;    ///< in the local cache
+  std::size_t memory_entries = 0;  ///< in memory
+};
+/// Bytes of it, computed: every weight but the embedding table, of which one row; in every layer the keys and values of
+/// the local tokens that it sees; in memory layers those of memory: all of them with a dense lookup, all keys and top_k
+/// values with an exact one, top_k of both with FAISS, whose own structures are not counted. Activations are left out:
+/// they stay in caches.
+double bytes_read_per_token(const ModelConfig& config, const MemorySettings& settings, DType compute,
+                            const Lookup& lookup, const TokenReads& reads);
 
 }  // namespace memlane

@@ -26,10 +26,15 @@ struct PerplexityResult {
 /// Reads the windows before the targets into memory, then scores the target windows one by one. Before every window,
 /// scored or not, memory holds the windows that lie at most memory_tokens before it and nothing else, so each target
 /// has exactly the context that is named: its window so far and the memory. Every scored window begins with its own
-/// tokens (no BOS). progress: called with (tokens done, tokens in all). Throws Interrupted once `stop` is set.
+/// tokens (no BOS). progress: called with (tokens done, tokens in all). each: if given, called for every scored token
+/// with the place in ids of the token before it and -ln p. Throws Interrupted once `stop` is set.
 PerplexityResult perplexity_with_memory(CpuExec& exec, const Model& model, const MemorySettings& settings,
                                         const Lookup& lookup, const PerplexityTask& task, const std::atomic<bool>* stop,
-                                        const std::function<void(std::size_t, std::size_t)>& progress);
+                                        const std::function<void(std::size_t, std::size_t)>& progress,
+                                        const std::function<void(std::size_t, double)>& each = {});
+
+/// -ln p of a token after logits [vocab].
+double token_nll(std::span<const float> logits, std::int32_t id);
 
 /// -ln p of ids[i + 1] after the token of row i, summed over the rows but the last. logits: [tokens, vocab], ids:
 /// [tokens].

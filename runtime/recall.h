@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,14 +13,18 @@ namespace memlane {
 
 /// A question whose answer stands somewhere in a long text.
 struct RecallTrial {
-  std::vector<std::int32_t> document;  ///< BOS, the task line, filler with the statements in it
-  std::vector<std::int32_t> question;  ///< no BOS
-  std::string answer;                  ///< five digits
+  std::vector<std::int32_t> document;         ///< BOS, the task line, filler with the statements in it
+  std::vector<std::int32_t> question;         ///< no BOS
+  std::string answer;                         ///< five digits
+  std::vector<std::int32_t> answer_ids = {};  ///< the answer as a continuation of the question
 };
 
 enum class RecallTask {
-  passkey,  ///< one key, at a random depth: the prompt of Mohtashami and Jaggi 2023, as LongLLaMA's test words it
-  multikey  ///< a hundred named keys at random depths, one is asked for
+  passkey,   ///< one key, at a random depth: the prompt of Mohtashami and Jaggi 2023, as LongLLaMA's test words it
+  multikey,  ///< a hundred named keys at random depths, one is asked for
+  keyvalue,  ///< nothing but lines "key: value" with random keys, one is asked for: the key-value retrieval of Liu et
+             ///< al. 2023 (Lost in the Middle) in plain lines instead of JSON
+  needle     ///< one fact in running text, asked for in other words than it is stated in (after Kamradt 2023)
 };
 
 enum class RecallFiller {
@@ -31,6 +37,9 @@ struct RecallSetting {
   RecallTask task = RecallTask::passkey;
   RecallFiller filler = RecallFiller::book;
   std::size_t length = 2048;  ///< tokens of document and question together
+  /// Where what is asked for stands: 0 at the beginning of the document, 1 at its end; by default at random. The depth
+  /// changes nothing else about a trial. Other statements stand at random.
+  std::optional<double> depth = {};
 };
 
 /// Makes trials. The same seed and trial number give the same trial for every method.
@@ -43,6 +52,9 @@ class RecallTrials {
   RecallTrial make(const RecallSetting& setting, std::uint64_t seed, std::size_t trial) const;
 
  private:
+  void fill_with_pairs(RecallTrial& trial, const RecallSetting& setting, std::mt19937_64& random) const;
+  void fill_with_text(RecallTrial& trial, const RecallSetting& setting, std::mt19937_64& random) const;
+
   const Tokenizer& tokenizer_;
   std::vector<std::int32_t> book_;
   std::vector<std::int32_t> repeated_;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "kernels/error.h"
 #include "tests/golden_case.h"
 
@@ -70,8 +72,65 @@ TEST_F(Recall, KeysStandAtEveryDepth) {
   EXPECT_LT(first_half, 70U);
 }
 
+TEST_F(Recall, ADepthMovesWhatIsAskedForAndNothingElse) {
+  for (const RecallTask task : {RecallTask::passkey, RecallTask::multikey, RecallTask::needle, RecallTask::keyvalue}) {
+    std::size_t last_at = 0;
+    std::string question;
+    for (const double depth : {0.0, 0.3, 1.0}) {
+      const RecallTrial trial = trials_.make({task, RecallFiller::repeated, 4000, depth}, 1, 2);
+      EXPECT_EQ(trial.document.size() + trial.question.size(), 4000U);
+      const std::string text = tokenizer_.decode(trial.document);
+      const std::size_t at = text.find(trial.answer);
+      ASSERT_NE(at, std::string::npos);
+      EXPECT_NEAR(static_cast<double>(at) / static_cast<double>(text.size()), depth, 0.07);
+      EXPECT_GE(at, last_at);
+      last_at = at;
+      if (question.empty()) question = tokenizer_.decode(trial.question);
+      EXPECT_EQ(tokenizer_.decode(trial.question), question);
+    }
+  }
+}
+
+TEST_F(Recall, KeyValueIsLinesOfRandomPairsOfWhichOneIsAsked) {
+  for (const std::size_t length : {std::size_t{120}, std::size_t{1000}, std::size_t{1001}, std::size_t{1002}}) {
+    const RecallTrial trial = trials_.make({RecallTask::keyvalue, RecallFiller::book, length}, 1, 3);
+    EXPECT_EQ(trial.document.size() + trial.question.size(), length);
+    const std::string question = tokenizer_.decode(trial.question);
+    const std::string key = question.substr(question.size() - 7, 6);
+    EXPECT_TRUE(question.ends_with(key + ":"));
+    const std::string text = tokenizer_.decode(trial.document);
+    EXPECT_EQ(count(text, key + ": " + trial.answer + "\n"), 1U);
+    EXPECT_GT(count(text, ": "), length / 40);
+    EXPECT_TRUE(text.ends_with("\n"));
+  }
+}
+
+TEST_F(Recall, ANeedleIsStatedOnceAndAskedForInOtherWords) {
+  std::set<std::string> questions;
+  for (std::size_t i = 0; i < 40; ++i) {
+    const RecallTrial trial = trials_.make({RecallTask::needle, RecallFiller::repeated, 1000}, 1, i);
+    const std::string text = tokenizer_.decode(trial.document);
+    EXPECT_EQ(count(text, trial.answer), 1U);
+    const std::string question = tokenizer_.decode(trial.question);
+    EXPECT_EQ(question.find('{'), std::string::npos);
+    EXPECT_EQ(text.find(question.substr(question.size() - 12)), std::string::npos)
+        << "the question's end is not stated";
+    questions.insert(question);
+  }
+  EXPECT_GT(questions.size(), 20U);
+}
+
+TEST_F(Recall, AnswerIdsContinueTheQuestion) {
+  const RecallTrial trial = trials_.make({RecallTask::passkey, RecallFiller::repeated, 600}, 1, 0);
+  EXPECT_EQ(tokenizer_.decode(trial.answer_ids), trial.answer);
+  std::vector<std::int32_t> ids = trial.question;
+  ids.insert(ids.end(), trial.answer_ids.begin(), trial.answer_ids.end());
+  EXPECT_EQ(ids, tokenizer_.encode(tokenizer_.decode(trial.question) + " " + trial.answer, false));
+}
+
 TEST_F(Recall, RefusesALengthThatTheStatementsDoNotFit) {
   EXPECT_THROW(trials_.make({RecallTask::multikey, RecallFiller::book, 500}, 1, 0), InputError);
+  EXPECT_THROW(trials_.make({RecallTask::keyvalue, RecallFiller::book, 40}, 1, 0), InputError);
 }
 
 TEST(RecallAnswer, IsTheNumberAndNothingButTheNumber) {
