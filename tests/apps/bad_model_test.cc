@@ -74,8 +74,8 @@ TEST_F(BadModel, WhoseConfigContradictsItsTensorsNamesTheTensor) {
 
 TEST_F(BadModel, WithUnsupportedSettingsNamesTheKey) {
   expect_refused_everywhere(with_config("type", "model_type", "mistral"), {"config.json", "model_type", "mistral"});
-  expect_refused_everywhere(with_config("scaled", "rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}),
-                            {"config.json", "rope_scaling", "yarn"});
+  expect_refused_everywhere(with_config("scaled", "rope_scaling", {{"rope_type", "spiral"}, {"factor", 4.0}}),
+                            {"config.json", "rope_scaling", "spiral"});
   expect_refused_everywhere(with_config("act", "hidden_act", "gelu"), {"config.json", "hidden_act", "gelu"});
   expect_refused_everywhere(with_config("bias", "attention_bias", true), {"config.json", "attention_bias"});
   expect_refused_everywhere(with_config("text", "hidden_size", "64"), {"config.json", "hidden_size"});
