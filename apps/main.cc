@@ -51,9 +51,9 @@ int run(int argc, char** argv) {
   CLI::App& bench = *program.add_subcommand("bench", "Measure a model");
   bench.require_subcommand(1);
   const Subcommand commands[] = {
-      add_ingest(program),  add_ask(program),  add_generate(program),   add_logits(program),
-      add_rope(program),    add_info(program), add_bench_recall(bench), add_bench_perplexity(bench),
-      add_bench_cost(bench)};
+      add_ingest(program),   add_ask(program),    add_generate(program),   add_logits(program),
+      add_rope(program),     add_info(program),   add_bench_recall(bench), add_bench_perplexity(bench),
+      add_bench_cost(bench), add_bench_run(bench)};
   try {
     program.parse(argc, argv);
   } catch (const CLI::Success& request) {  // --help, --version

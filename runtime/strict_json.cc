@@ -51,7 +51,7 @@ class StrictChecks {
 
 }  // namespace
 
-json parse_json_object(std::string_view text, const std::filesystem::path& file) {
+json parse_json_object(std::string_view text, const std::filesystem::path& file, std::string_view advice) {
   StrictChecks checks(file);
   json root;
   try {
@@ -61,26 +61,26 @@ json parse_json_object(std::string_view text, const std::filesystem::path& file)
     });
   } catch (const json::parse_error& error) {
     // Bytes are counted from 1 there; an end that comes too soon is one past the last.
-    input_error("{}: expected JSON, found {} at byte {} of {}; download the file again", file.string(),
+    input_error("{}: expected JSON, found {} at byte {} of {}; {}", file.string(),
                 error.byte > text.size() ? "its end too soon" : "something else", std::min(error.byte, text.size()),
-                text.size());
+                text.size(), advice);
   } catch (const json::exception& error) {
     input_error("{}: JSON holds a value outside every range ({}); correct the file or download it again", file.string(),
                 shown(error.what()));
   }
   if (!root.is_object()) {
-    input_error("{}: expected a JSON object {{...}}, found {}; download the file again", file.string(), describe(root));
+    input_error("{}: expected a JSON object {{...}}, found {}; {}", file.string(), describe(root), advice);
   }
   return root;
 }
 
-json read_json_object(const std::filesystem::path& file, std::string_view what) {
+json read_json_object(const std::filesystem::path& file, std::string_view what, std::string_view advice) {
   const MappedFile mapped(file, what);
   if (mapped.bytes().size() > kMaxFileBytes) {
     input_error("{}: expected the {} to be at most {} bytes, found {}; this is another kind of file", file.string(),
                 what, kMaxFileBytes, mapped.bytes().size());
   }
-  return parse_json_object(mapped.text(), file);
+  return parse_json_object(mapped.text(), file, advice);
 }
 
 std::string describe(const json& value) {
