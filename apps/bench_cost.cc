@@ -154,9 +154,7 @@ Subcommand add_bench_cost(CLI::App& bench) {
   const auto options = std::make_shared<CostOptions>();
   options->model.add_to(*app);
   add_methods(*app, options->methods);
-  app->add_option("--lengths", options->lengths, "Tokens of text, separated by commas")
-      ->delimiter(',')
-      ->capture_default_str();
+  add_counts(*app, "--lengths", options->lengths, "Tokens of text, separated by commas");
   add_count(*app, "--decode", options->decode, "Tokens generated after the text; their median time counts",
             {.least = 1, .most = 4096});
   app->add_flag("--quiet", options->quiet, "No progress");

@@ -283,7 +283,11 @@ int PerplexityBench::run() {
   plan();
   const bool complete =
       std::all_of(cells_.begin(), cells_.end(), [this](PerplexityCell& cell) { return run_cell(cell); });
-  if (cells_.front().scores.size() > 0) options_.json ? print_json(report(complete)) : print_table();
+  if (options_.json) {
+    print_json(report(complete));
+  } else if (cells_.front().scores.size() > 0) {
+    print_table();
+  }
   return complete ? 0 : 1;
 }
 
@@ -300,13 +304,11 @@ Subcommand add_bench_perplexity(CLI::App& bench) {
                   "(default: memory; stride with --lengths)")
       ->check(CLI::IsMember(conventions()));
   add_methods(*app, options->methods);
-  app->add_option("--lengths", options->lengths,
-                  "Tokens that a target can see, separated by commas (default: 2048,4096,8192)")
-      ->delimiter(',');
-  app->add_option("--memory", options->memory,
-                  "Convention memory: tokens in memory before each window, separated by commas")
-      ->delimiter(',')
-      ->capture_default_str();
+  add_counts(*app, "--lengths", options->lengths,
+             "Tokens that a target can see, separated by commas (default: 2048,4096,8192)");
+  add_counts(*app, "--memory", options->memory,
+             "Convention memory: tokens in memory before each window, separated by commas",
+             {.most = std::size_t{1} << 23});
   add_count(*app, "--start", options->start,
             "Tokens before the targets (default: memory 65536, stride the longest length), or before the first that is "
             "read (0)");

@@ -1,11 +1,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "apps/bench_methods.h"
 #include "apps/commands.h"
+#include "apps/count_option.h"
 #include "apps/documents.h"
 #include "apps/generation.h"
 #include "apps/interrupt.h"
@@ -151,7 +153,8 @@ bool RecallBench::run_cell(Cell& cell, const RecallTrials& trials) {
 nlohmann::json RecallBench::report(bool complete) const {
   nlohmann::json cells = nlohmann::json::array();
   for (const Cell& cell : cells_) {
-    nlohmann::json depth;  // null: at random
+    if (cell.trials == 0) continue;  // stopped before its first was done
+    nlohmann::json depth;            // null: at random
     if (cell.setting.depth) depth = *cell.setting.depth;
     cells.push_back({{"task", name_in(kTasks, options_.task)},
                      {"filler", name_in(kFillers, options_.filler)},
@@ -185,6 +188,7 @@ void RecallBench::print_table() const {
   fmt::print("{:8} {:8} {:{}} {:>9} {:>6} {:>8} {:>9} {:>9} {:>9}  {}\n", "task", "filler", "method", width, "length",
              "depth", "correct", "accuracy", "ln p", "s/trial", "95 % interval");
   for (const Cell& cell : cells_) {
+    if (cell.trials == 0) continue;
     const std::string depth = cell.setting.depth ? fmt::format("{:g}", *cell.setting.depth) : "random";
     fmt::print("{:8} {:8} {:{}} {:>9} {:>6} {:>8} {:>7.1f} % {:>9.2f} {:>9.2f}  {:.1f} - {:.1f} %\n",
                name_in(kTasks, options_.task), name_in(kFillers, options_.filler), cell.method->text(), width,
@@ -267,16 +271,14 @@ Subcommand add_bench_recall(CLI::App& bench) {
       ->transform(CLI::CheckedTransformer(kFillers))
       ->default_str(name_in(kFillers, options->filler));
   app->add_option("--book", options->book, "Text for book filler (default: the book that comes with memlane)");
-  app->add_option("--lengths", options->lengths, "Tokens of text and question together, separated by commas")
-      ->delimiter(',')
-      ->capture_default_str();
+  add_counts(*app, "--lengths", options->lengths, "Tokens of text and question together, separated by commas");
   app->add_option("--depths", options->depths,
                   "Where what is asked for stands, from 0 (beginning) to 1, separated by commas (default: at random)")
       ->delimiter(',');
-  app->add_option("--trials", options->trials,
-                  "Trials of each length and depth (default: 100 up to 8192 tokens, 20 up to 65536, then 5)");
+  add_count(*app, "--trials", options->trials,
+            "Trials of each length and depth (default: 100 up to 8192 tokens, 20 up to 65536, then 5)");
   add_methods(*app, options->methods);
-  app->add_option("--seed", options->seed, "Same seed, same texts")->capture_default_str();
+  add_count(*app, "--seed", options->seed, "Same seed, same texts", {.most = std::numeric_limits<std::size_t>::max()});
   app->add_flag("--quiet", options->quiet, "No progress");
   app->add_flag("--json", options->json, "Print one JSON object");
   return {app, [options] { return RecallBench(*options).run(); }};

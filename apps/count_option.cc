@@ -1,5 +1,7 @@
 #include "apps/count_option.h"
 
+#include <fmt/ranges.h>
+
 #include <charconv>
 
 #include "kernels/error.h"
@@ -14,6 +16,17 @@ std::size_t parse_count(const std::string& option, std::string_view text, CountR
     input_error("{}: expected a whole number from {} to {}, found '{}'", option, range.least, range.most, text);
   }
   return count;
+}
+
+void add_counts(CLI::App& app, const std::string& option, std::vector<std::size_t>& counts,
+                const std::string& description, CountRange range) {
+  const auto read = [&counts, option, range](const std::vector<std::string>& texts) {
+    counts.clear();
+    for (const std::string& text : texts) counts.push_back(parse_count(option, text, range));
+  };
+  CLI::Option* added = app.add_option_function<std::vector<std::string>>(option, read, description);
+  added->delimiter(',')->type_name("COUNT,...");
+  if (!counts.empty()) added->default_str(fmt::format("{}", fmt::join(counts, ",")));
 }
 
 }  // namespace memlane

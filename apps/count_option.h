@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 namespace memlane {
 
@@ -26,5 +27,9 @@ void add_count(CLI::App& app, const std::string& option, Count& count, const std
   CLI::Option* added = app.add_option_function<std::string>(option, read, description)->type_name("COUNT");
   if constexpr (std::is_same_v<Count, std::size_t>) added->default_str(std::to_string(count));
 }
+
+/// Adds an option that takes whole numbers separated by commas; their values are shown as the default.
+void add_counts(CLI::App& app, const std::string& option, std::vector<std::size_t>& counts,
+                const std::string& description, CountRange range = {});
 
 }  // namespace memlane

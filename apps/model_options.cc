@@ -97,8 +97,9 @@ void ModelOptions::take_from(const MemoryFile& file) {
   const auto take_rope = [&](const char* name, std::optional<std::string>& option) {
     const auto found = header.settings.find(name);
     if (option || found == header.settings.end()) return;
-    // What is too long for the header can only come from the model's config.
-    if (found->second.find(kRopeFingerprint) == std::string::npos) option = found->second;
+    // What is too long for the header is taken from the model's config; the header tells whether it is the same.
+    const bool is_fingerprint = found->second.find(kRopeFingerprint) != std::string::npos;
+    option = is_fingerprint ? found->second.substr(0, found->second.find(':')) : found->second;
   };
   take_rope("rope", rope);
   take_rope("memory rope", memory_rope);
@@ -120,6 +121,9 @@ void ModelOptions::take_local_from(const MemoryFile& file) {
     }
   };
   take("memory window", memory_window);
+  if (!memory_window && window == file.header().window && !file.header().shape.layers.empty()) {
+    memory_window = file.header().window;  // the file says nothing where it is the whole window
+  }
   take("capped distance", capped_distance);
   const auto mode = settings.find("dynamic mode");
   if (!dynamic_mode && mode != settings.end()) dynamic_mode = mode->second;

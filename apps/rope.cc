@@ -63,6 +63,10 @@ std::vector<Kind> kinds_of_model(const RopeOptions& options) {
         "--model: expected without --head-dim, --method, --factor and --original-length, which describe a scaling "
         "without a model; to try another one on this model say --rope METHOD:key=value");
   }
+  if (options.scaling != RopeScaling{}) {
+    input_error(
+        "--model: expected without the flags of a scaling; to try one on this model say --rope METHOD:key=value");
+  }
   const ModelConfig config = read_model_config(*options.model);
   MemoryOverrides overrides;
   overrides.rope = options.rope;
@@ -80,6 +84,7 @@ std::vector<Kind> kinds_of_model(const RopeOptions& options) {
   if (!settings.mem_layers.empty()) {
     kinds.push_back({"memory layers", settings.memory_rope, use});
     kinds.back().use.memory = true;
+    kinds.back().use.length = settings.memory_window;
   }
   return kinds;
 }

@@ -164,7 +164,11 @@ std::size_t LocalAttention::bytes(const ModelConfig& config, const MemorySetting
       (settings.mem_layers.empty() ? 0
                                    : RopeTable::bytes(config.head_dim, local_capacity(settings, LayerKind::memory)));
   const bool far = settings.sinks > 0 || settings.capped_distance > 0;
-  const std::size_t keys = keeps_unrotated_keys(config, settings) ? capacity * config.num_kv_heads : 0;
+  const bool memory_again =
+      settings.dynamic_mode == DynamicMode::consistent && follows_length(config, settings, LayerKind::memory);
+  const std::size_t keys =
+      config.num_kv_heads * std::max(keeps_unrotated_keys(config, settings) ? capacity : 0,
+                                     memory_again ? local_capacity(settings, LayerKind::memory) : std::size_t{0});
   const std::size_t queries = far ? tokens * config.num_heads : 0;
   const std::size_t partial = far ? queries * (config.head_dim + 2) * sizeof(float) : 0;
   return LocalCache::bytes(config, settings, compute) + tables + partial +

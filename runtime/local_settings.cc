@@ -59,6 +59,9 @@ void resolve_local_settings(const ModelConfig& config, const MemoryOverrides& ov
   refuse_together(settings.sliding_window > 0, "--sliding-window", settings.capped_distance > 0, "--capped-distance");
   refuse_together(settings.sliding_window > 0, "--sliding-window", follows, mode);
   refuse_together(settings.capped_distance > 0, "--capped-distance", follows, mode);
+  // A key that keeps its own frequencies cannot get a new position.
+  refuse_together(settings.overlap > 0, "--overlap", follows && settings.dynamic_mode == DynamicMode::inconsistent,
+                  mode);
 }
 
 std::size_t local_capacity(const MemorySettings& settings, LayerKind kind) {

@@ -87,7 +87,7 @@ Method Method::parse(std::string_view text) {
   needs("memory-window", method.memory_, "memory:memory-window=1024");
   needs("memory-rope", method.memory_, "memory:memory-rope=linear/factor=2");
   const std::string mode = method.mode();
-  if (!mode.empty() && !method.scaling_.starts_with("dynamic-")) {
+  if (!mode.empty() && !method.scaling_.starts_with("dynamic-") && method.scaling_ != "longrope") {
     input_error("method {}: key mode: expected a dynamic scaling such as dynamic-ntk:mode={}", text, mode);
   }
   if (!mode.empty() && !among(kModes, mode)) {
@@ -175,6 +175,8 @@ void Method::set_local_context(const ModelConfig& config, const MemorySettings& 
     local.capped_distance = std::max<std::size_t>(config.max_position_embeddings / 2, 1);
   if (!mode().empty()) {
     local.dynamic_mode = mode() == "recompute" ? DynamicMode::whole_sequence : dynamic_mode_named(text_, mode());
+  } else if (depends_on_length(memory.rope) || depends_on_length(memory.memory_rope)) {
+    local.dynamic_mode = base.dynamic_mode;
   }
   try {
     resolve_local_settings(config, local, memory);

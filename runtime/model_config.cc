@@ -261,6 +261,10 @@ MemorySettings resolve_memory_settings(const ModelConfig& config, const MemoryOv
   settings.mem_positionals = config.mem_positionals;
   settings.mem_dtype = overrides.mem_dtype.value_or(config.mem_dtype);
   settings.rope = resolve_rope(config, "--rope", overrides.rope, config.rope, settings.window);
+  if (overrides.memory_rope && settings.mem_layers.empty()) {
+    input_error("--memory-rope {}: expected memory layers, found none; choose some with --mem-layers",
+                *overrides.memory_rope);
+  }
   settings.memory_rope =
       resolve_rope(config, "--memory-rope", overrides.memory_rope, config.memory_rope, settings.window);
   resolve_local_settings(config, overrides, settings);

@@ -12,6 +12,7 @@
 #include "runtime/model.h"
 #include "runtime/safetensors.h"
 #include "runtime/session.h"
+#include "tests/reference/numbers.h"
 
 namespace memlane::testing {
 
@@ -29,7 +30,7 @@ inline double max_difference(std::span<const float> a, std::span<const float> b)
   double worst = 0;
   for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
     const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
-    if (!(difference <= worst)) worst = difference;  // a NaN counts
+    worst = reference::worse(worst, difference);
   }
   return worst;
 }

@@ -106,6 +106,12 @@ TEST_F(Interruption, ByCtrlCContinuesLongWindowsBitForBit) {
   expect_refused(ask_words("whole", "Once", {"--memory-window", "8"}), {"memory window 16 in the file", "8 asked for"});
 }
 
+TEST_F(Interruption, AskAndIngestTakeAWholeLongMemoryWindowFromTheFile) {
+  window_ = {"--window", "600", "--memory-window", "600", "--rope", "none"};
+  ASSERT_EQ(run(words("whole", {write("a.txt", long_story())})).exit_code, 0);
+  EXPECT_FALSE(ask("whole", "Once upon").empty());
+}
+
 TEST_F(Interruption, ByCtrlCContinuesAnExactMemoryBitForBit) {
   write("a.txt", long_story());
   expect_ctrl_c_continues({"--index", "exact", "--top-k", "16"});

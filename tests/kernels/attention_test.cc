@@ -72,7 +72,7 @@ double attend_and_compare(CpuExec& exec, reference::Random& random, const Shape&
     for (std::size_t d = 0; d < shape.head_dim; ++d) {
       const double error = std::abs(out[row * shape.head_dim + d] - truth.output()[d]);
       EXPECT_LE(error, 4 * slack + 2e-6) << "row " << row << ", element " << d;
-      if (!(error <= worst)) worst = error;
+      worst = reference::worse(worst, error);
     }
   }
   return worst;
@@ -89,7 +89,7 @@ TEST_P(Attend, EqualsTheReferenceForEveryHeadSizeGroupAndType) {
         SCOPED_TRACE(::testing::Message() << "head_dim " << head_dim << ", group " << group << ", " << name_of(dtype));
         CpuExec exec(2, GetParam());
         const std::size_t tokens = random.size(1, 9);
-        worst = std::max(
+        worst = reference::worse(
             worst, attend_and_compare(
                        exec, random, {tokens, 2, group, head_dim, {random.size(1, 70), 0, random.size(1, 40)}, dtype}));
         ASSERT_FALSE(HasFailure());
@@ -102,8 +102,9 @@ TEST_P(Attend, EqualsTheReferenceForEveryHeadSizeGroupAndType) {
 // These go through matrix tiles where there are such.
 TEST_P(Attend, EqualsTheReferenceForBFloat16Throughout) {
   reference::Random random(21);
-  for (const std::size_t head_dim : {1, 2, 7, 8, 30, 32, 33, 64, 80, 100, 128, 160}) {
+  for (const std::size_t head_dim : {1, 7, 30, 32, 33, 64, 100, 160}) {
     for (const std::size_t tokens : {1, 2, 17, 33, 70, 300}) {
+      if (tokens > 100 && head_dim != 64 && head_dim != 100) continue;  // the reference takes long
       SCOPED_TRACE(::testing::Message() << "head_dim " << head_dim << ", " << tokens << " tokens");
       CpuExec exec(2, GetParam());
       const std::size_t group = random.size(1, 3);
@@ -238,7 +239,7 @@ TEST_P(Attend, ComputesExpWithinTwoUnitsInTheLastPlace) {
     OwnedPartial partial(1, 1, 1);
     attend(exec, View<const float, 3>(query.data(), {1, 1, 1}), {&block, {1, 1}}, 1, Visibility::all(), partial.view());
     const double expected = std::exp(static_cast<double>(keys[1]));
-    worst = std::max(worst, std::abs(partial.sum[0] - expected) / std::ldexp(1.0, std::ilogb(expected) - 23));
+    worst = reference::worse(worst, std::abs(partial.sum[0] - expected) / std::ldexp(1.0, std::ilogb(expected) - 23));
   }
   EXPECT_LE(worst, 2.0);
   RecordProperty("largest_error_in_ulp", fmt::format("{:.3g}", worst));

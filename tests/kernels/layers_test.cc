@@ -46,7 +46,8 @@ TEST_P(Layers, RmsNormEqualsTheReference) {
         const auto expected =
             reference::rms_norm(row_of(x.data() + token * hidden, hidden), row_of(weight.data(), hidden), 1e-6);
         for (std::size_t i = 0; i < hidden; ++i) {
-          worst = std::max(worst, std::abs(out[token * hidden + i] - expected[i]) / (std::abs(expected[i]) + 1e-30));
+          worst = reference::worse(worst,
+                                   std::abs(out[token * hidden + i] - expected[i]) / (std::abs(expected[i]) + 1e-30));
         }
       }
     }
@@ -67,7 +68,7 @@ TEST_P(Layers, SwigluEqualsTheReferenceForEveryWidth) {
     swiglu(exec, View<const float, 2>(gate.data(), {tokens, width}), View<const float, 2>(up.data(), {tokens, width}),
            {gate.data(), {tokens, width}});
     for (std::size_t i = 0; i < gate.size(); ++i) {
-      worst = std::max(worst, std::abs(gate[i] - expected[i]) / (std::abs(expected[i]) + 1e-24));
+      worst = reference::worse(worst, std::abs(gate[i] - expected[i]) / (std::abs(expected[i]) + 1e-24));
     }
   }
   EXPECT_LE(worst, 1e-6);

@@ -62,7 +62,7 @@ class Library {
       for (const reference::Row& key : all.keys) scores.push_back(reference::dot(query, key));
       const auto truth = reference::partial_attention(query, all.chosen(reference::top_k(scores, k)), kScale).output();
       for (std::size_t d = 0; d < kHeadDim; ++d)
-        worst = std::max(worst, std::abs(found[row * kHeadDim + d] - truth[d]));
+        worst = reference::worse(worst, std::abs(found[row * kHeadDim + d] - truth[d]));
     }
     return worst;
   }

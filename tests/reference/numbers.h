@@ -15,6 +15,11 @@ namespace memlane::reference {
 using Row = std::vector<double>;
 using Matrix = std::vector<Row>;
 
+/// The greater of two errors, where a NaN is the greatest of all.
+inline double worse(double worst, double error) {
+  return std::isnan(error) || error > worst ? error : worst;
+}
+
 /// x rounded to the nearest value of a binary format with `digits` significant bits and normal exponents from
 /// `min_exponent` to `max_exponent`, ties to even; larger values become infinite.
 inline double rounded_to(double x, int digits, int min_exponent, int max_exponent) {

@@ -43,7 +43,7 @@ class DecoderRope : public ::testing::Test {
       for (const auto& row : truth.call(ids, settings.last_context_length, top_k)) {
         for (const double x : row) expected.push_back(static_cast<float>(x));
       }
-      worst = std::max(worst, max_difference(found, expected));
+      worst = reference::worse(worst, max_difference(found, expected));
     }
     return worst;
   }

@@ -66,7 +66,7 @@ class LocalContext : public ::testing::Test {
       double worst = 0;
       for (std::size_t i = 0; i < found.size(); ++i) {
         const double error = std::abs(found[i] - expected[i / model.config.vocab_size][i % model.config.vocab_size]);
-        if (!(error <= worst)) worst = error;
+        worst = reference::worse(worst, error);
       }
       EXPECT_LE(worst, tolerance) << "a call of " << tokens << " tokens";
       EXPECT_EQ(session.memory_length(), truth.memory_length());
@@ -320,6 +320,8 @@ TEST_F(LocalContext, RefusesSettingsThatContradictEachOtherOrTheirRange) {
       {{.dynamic_mode = DynamicMode::consistent}, {"--dynamic-mode", "--rope"}},
       {{.window = 40, .rope = "dynamic-ntk:factor=2", .sliding_window = 5}, {"--sliding-window", "--dynamic-mode"}},
       {{.window = 40, .rope = "dynamic-ntk:factor=2", .capped_distance = 5}, {"--capped-distance", "--dynamic-mode"}},
+      {{.window = 40, .rope = "dynamic-ntk:factor=2", .overlap = 5, .dynamic_mode = DynamicMode::inconsistent},
+       {"--overlap", "--dynamic-mode inconsistent"}},
   };
   for (const auto& [overrides, named] : cases) {
     const std::string error = input_error_of([&, given = overrides] { settings(given); });

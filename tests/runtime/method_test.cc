@@ -139,6 +139,15 @@ TEST_F(Methods, KeepWhatTheFlagsSaidUnlessTheirWindowIsAnother) {
   EXPECT_EQ(settings("memory+yarn").memory.memory_window, 2048U);
 }
 
+TEST_F(Methods, TakeTheFlagsDynamicModeUnlessTheyHaveOne) {
+  base_.window = base_.memory_window = 4096;
+  base_.rope.method = RopeMethod::dynamic_ntk;
+  base_.rope.factor = 2;
+  base_.dynamic_mode = DynamicMode::inconsistent;
+  EXPECT_EQ(settings("none").memory.dynamic_mode, DynamicMode::inconsistent);
+  EXPECT_EQ(settings("dynamic-yarn:mode=whole-sequence").memory.dynamic_mode, DynamicMode::whole_sequence);
+}
+
 TEST_F(Methods, SayWhatIsWrong) {
   EXPECT_THAT(error("magic"), HasSubstr("method magic: expected memory, sliding, capped, none, base"));
   EXPECT_THAT(error(""), HasSubstr("found ''"));
