@@ -60,7 +60,7 @@ TEST_F(RecallCommand, RefusesWhatCannotBe) {
   expect_refused(bench("recall", {"--depths", "-0.5"}), {"--depths -0.5"});
   expect_refused(bench("recall", {"--depths", "nan"}), {"--depths nan"});
   expect_refused(bench("recall", {"--lengths", "1"}), {"--lengths 1"});
-  expect_refused(bench("recall", {"--lengths", "99999999999"}), {"--lengths 99999999999"});
+  expect_refused(bench("recall", {"--lengths", "99999999999"}), {"--lengths", "99999999999"});
   expect_refused(bench("recall", {"--trials", "0"}), {"--trials 0"});
   expect_refused(bench("recall", {"--lengths", "60", "--task", "multikey"}), {"length 60"});
   expect_refused({"bench", "recall", "--model", stories(), "--methods", "memory"}, {"method memory", "--mem-layers"});

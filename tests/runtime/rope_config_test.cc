@@ -215,8 +215,13 @@ TEST_F(RopeConfigTest, OnlyWhoSaysHowToRotateMayGoBeyondTheModelsContext) {
   overrides.memory_rope = "none";
   EXPECT_THAT(input_error_of([&] { resolve_memory_settings(config, overrides); }),
               HasSubstr("--window: expected 1 to"));
+  overrides.memory_rope.reset();
   overrides.rope = "none";
   EXPECT_EQ(resolve_memory_settings(config, overrides).window, 2049U);
+  overrides.memory_rope = "none";
+  EXPECT_THAT(input_error_of([&] { resolve_memory_settings(config, overrides); }),
+              HasSubstr("--memory-rope none: expected memory layers"));
+  overrides.memory_rope.reset();
   overrides.window = 0;
   EXPECT_THAT(input_error_of([&] { resolve_memory_settings(config, overrides); }),
               HasSubstr("--window: expected 1 to"));
