@@ -181,7 +181,8 @@ TEST_F(BenchRun, RunsTheExample) {
   }
   const Outcome outcome = bench(run_file, "out");
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
-  for (const json& record : results("out")["cells"]) {
+  const json found = results("out");
+  for (const json& record : found["cells"]) {
     EXPECT_EQ(record["status"], "done") << record["name"];
     EXPECT_EQ(record["output"]["cells"].size(), record["output"]["bench"] == "recall" ? 2 : 1);
   }
