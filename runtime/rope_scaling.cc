@@ -55,24 +55,14 @@ std::vector<double> yarn_frequencies(const RopeScaling& scaling, std::size_t hea
   return result;
 }
 
-/// Definition 2 of the YaRN paper: gamma runs from 0 at beta_slow turns within L to 1 at beta_fast turns.
-std::vector<double> paper_frequencies(const RopeScaling& scaling, std::size_t head_dim) {
+/// Frequencies blended by their turns within L: interpolated up to `few` turns, left as they are from `many` on.
+/// Definition 2 of the YaRN paper with (beta_slow, beta_fast); Meta's Llama 3.1 code and transformers' rope type
+/// "llama3" with (low_freq_factor, high_freq_factor).
+std::vector<double> frequencies_by_turns(const RopeScaling& scaling, std::size_t head_dim, double few, double many) {
   std::vector<double> result = plain_frequencies(scaling.theta, head_dim);
   for (double& frequency : result) {
     const double turns = static_cast<double>(scaling.original_length) * frequency / (2 * std::numbers::pi);
-    const double gamma = (turns - scaling.beta_slow) / (scaling.beta_fast - scaling.beta_slow);
-    frequency = blend(frequency, scaling.factor, 1 - std::clamp(gamma, 0.0, 1.0));
-  }
-  return result;
-}
-
-/// As Meta's Llama 3.1 code and transformers' rope type "llama3".
-std::vector<double> llama3_frequencies(const RopeScaling& scaling, std::size_t head_dim) {
-  std::vector<double> result = plain_frequencies(scaling.theta, head_dim);
-  for (double& frequency : result) {
-    const double turns = static_cast<double>(scaling.original_length) * frequency / (2 * std::numbers::pi);
-    const double smooth = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
-    frequency = blend(frequency, scaling.factor, 1 - std::clamp(smooth, 0.0, 1.0));
+    frequency = blend(frequency, scaling.factor, 1 - std::clamp((turns - few) / (many - few), 0.0, 1.0));
   }
   return result;
 }
@@ -212,10 +202,10 @@ RopeFrequencies rope_frequencies(const RopeScaling& scaling, std::size_t head_di
       result.inv_freq = yarn_frequencies(scaling, head_dim, factor);
       break;
     case RopeMethod::ntk_by_parts_paper:
-      result.inv_freq = paper_frequencies(scaling, head_dim);
+      result.inv_freq = frequencies_by_turns(scaling, head_dim, scaling.beta_slow, scaling.beta_fast);
       break;
     case RopeMethod::llama3:
-      result.inv_freq = llama3_frequencies(scaling, head_dim);
+      result.inv_freq = frequencies_by_turns(scaling, head_dim, scaling.low_freq_factor, scaling.high_freq_factor);
       break;
     case RopeMethod::longrope:
       result.inv_freq = longrope_frequencies(scaling, head_dim, length);

@@ -66,20 +66,26 @@ TEST_P(AttendBits, AreTheSameForAQueryAloneAndInABatch) {
   }
 }
 
-// Prefill sees later entries in the same storage; a decode step has only those before it.
+/// Prefill sees later entries in the same storage; a decode step has only those before it. queries: 4 heads.
+void expect_decoded_equals_prefilled(CpuExec& exec, const RandomEntries& entries, const std::vector<float>& queries,
+                                     std::size_t past) {
+  const View<const float, 3> all = view_of(queries, 4);
+  const OwnedPartial prefill = attend_to(exec, all, entries.blocks(), Visibility::causal_from(past));
+  for (std::size_t token = 0; token < all.extent(0); ++token) {
+    std::vector<EntryBlock> blocks(entries.blocks().data(), entries.blocks().data() + 2);
+    for (EntryBlock& block : blocks) block.count = past + token + 1;
+    const OwnedPartial decoded =
+        attend_to(exec, all.slice(token, token + 1), {blocks.data(), {2, 1}}, Visibility::causal_from(past + token));
+    ASSERT_TRUE(decoded.same_bits_as(one_token(prefill, token))) << "token " << token;
+  }
+}
+
 TEST_P(AttendBits, AreTheSameDecodedAndPrefilled) {
   constexpr std::size_t kTokens = 290, kPast = 7;
   const RandomEntries entries(random_, 2, kHeadDim, {kPast + kTokens}, DType::f32);
   const std::vector<float> queries = random_.floats(kTokens * 4 * kHeadDim, 3);
   CpuExec exec(2, GetParam());
-  const OwnedPartial prefill = attend_to(exec, view_of(queries, 4), entries.blocks(), Visibility::causal_from(kPast));
-  for (std::size_t token = 0; token < kTokens; ++token) {
-    std::vector<EntryBlock> blocks(entries.blocks().data(), entries.blocks().data() + 2);
-    for (EntryBlock& block : blocks) block.count = kPast + token + 1;
-    const OwnedPartial decoded = attend_to(exec, view_of(queries, 4).slice(token, token + 1), {blocks.data(), {2, 1}},
-                                           Visibility::causal_from(kPast + token));
-    ASSERT_TRUE(decoded.same_bits_as(one_token(prefill, token))) << "token " << token;
-  }
+  expect_decoded_equals_prefilled(exec, entries, queries, kPast);
 }
 
 /// Queries of heads * kHeadDim elements a token, bfloat16 values but for every third token.
@@ -112,14 +118,7 @@ TEST_P(AttendBits, OfBFloat16QueriesAreTheSameDecodedAndPrefilled) {
   const RandomEntries entries(random_, 2, kHeadDim, {kPast + kTokens}, DType::bf16);
   const std::vector<float> queries = mixed_queries(random_, kTokens, 4, true);
   CpuExec exec(2, GetParam());
-  const OwnedPartial prefill = attend_to(exec, view_of(queries, 4), entries.blocks(), Visibility::causal_from(kPast));
-  for (std::size_t token = 0; token < kTokens; ++token) {
-    std::vector<EntryBlock> blocks(entries.blocks().data(), entries.blocks().data() + 2);
-    for (EntryBlock& block : blocks) block.count = kPast + token + 1;
-    const OwnedPartial decoded = attend_to(exec, view_of(queries, 4).slice(token, token + 1), {blocks.data(), {2, 1}},
-                                           Visibility::causal_from(kPast + token));
-    ASSERT_TRUE(decoded.same_bits_as(one_token(prefill, token))) << "token " << token;
-  }
+  expect_decoded_equals_prefilled(exec, entries, queries, kPast);
 }
 
 TEST_P(AttendBits, OfABandAreTheSameDecodedAndPrefilled) {
