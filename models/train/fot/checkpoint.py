@@ -26,6 +26,17 @@ def dequantise(steps: Tensor, scale: Tensor, shape: torch.Size) -> Tensor:
     return (steps.float() * scale.repeat_interleave(BLOCK)[:steps.numel()]).view(shape)
 
 
+def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file, whole or not at all, that those may read who may read other new files."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.touch()
+    permissions = partial.stat().st_mode
+    save_file(tensors, partial, metadata=metadata)               # which leaves a file for its owner alone
+    partial.chmod(permissions)
+    os.replace(partial, file)
+
+
 def save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Writes the state before `step` and rounds the live state to what was written."""
     tensors = {}
@@ -35,10 +46,7 @@ def save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: i
         if state:
             tensors[f"{name}/m"], tensors[f"{name}/m_scale"] = quantise(state["exp_avg"].cpu(), 127)
             tensors[f"{name}/v"], tensors[f"{name}/v_scale"] = quantise(state["exp_avg_sq"].sqrt().cpu(), 255)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"step": str(step)})
-    os.replace(partial, file)
+    write_tensors(file, tensors, {"step": str(step)})
     load(file, model, optimizer)
 
 

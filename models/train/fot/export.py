@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from .checkpoint import write_tensors
 from .model import Llama, ModelConfig
 
 
@@ -44,8 +45,7 @@ def export(checkpoint: Path, tokenizer: Path, folder: Path, config: ModelConfig)
     names = [name for name, _ in Llama(config).named_parameters()]
     with safe_open(checkpoint, "pt") as stored:
         tensors = {name: stored.get_tensor(name).to(torch.bfloat16) for name in names}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config_json(config), indent=2) + "\n")
     if tokenizer.resolve() != (folder / "tokenizer.model").resolve():
         shutil.copyfile(tokenizer, folder / "tokenizer.model")

@@ -77,6 +77,7 @@ class Training(unittest.TestCase):
         run(self.folder)
         config, out = tiny_config(), self.folder / "model"
         export(self.folder / "checkpoint.safetensors", FOLDER / "tokenizer.model", out, config)
+        self.assertEqual((out / "model.safetensors").stat().st_mode, (out / "config.json").stat().st_mode)
         with safe_open(out / "model.safetensors", "pt") as stored:
             shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}
             self.assertEqual({stored.get_slice(name).get_dtype() for name in stored.keys()}, {"BF16"})
