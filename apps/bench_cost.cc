@@ -99,6 +99,23 @@ void print_table(const nlohmann::json& cells) {
   }
 }
 
+/// Throws InputError for whatever cannot be, before anything is measured.
+void check_cells(const CostOptions& options, const std::vector<Method>& methods, const ModelConfig& config,
+                 const Lookup& lookup, DType compute) {
+  instruction_set_named(options.model.instruction_set.c_str());
+  require_lookup(config, lookup);
+  const MemorySettings base = options.model.settings(config);
+  require_memory(weight_bytes(config, compute), fmt::format("the weights of {}", options.model.model),
+                 "use --compute bfloat16, or a machine with more memory");
+  for (const Method& method : methods) {
+    for (const std::size_t length : options.lengths) {
+      const MethodSettings settings = method.settings(config, base, length, options.decode);
+      require_question_room(settings, std::min(length, kQuestion), options.decode, length, method.text());
+      require_method_room(config, settings, compute, lookup, length + options.decode, method.text());
+    }
+  }
+}
+
 /// Nothing here may start a thread or load a model: the children have this process as their beginning.
 int bench_cost(const CostOptions& options) {
   interrupt_flag();
@@ -106,27 +123,20 @@ int bench_cost(const CostOptions& options) {
   const std::vector<Method> methods = parse_methods(options.methods);
   const Lookup lookup = options.model.lookup();
   const ModelConfig config = read_model_config(options.model.model);
-  const MemorySettings base = options.model.settings(config);
   const DType compute = options.model.compute_type().value_or(default_compute(Checkpoint::open(options.model.model)));
-  require_memory(weight_bytes(config, compute), fmt::format("the weights of {}", options.model.model),
-                 "use --compute bfloat16, or a machine with more memory");
-  for (const Method& method : methods) {
-    for (const std::size_t length : options.lengths) {
-      const MethodSettings settings = method.settings(config, base, length, options.decode);
-      require_method_room(config, settings, compute, lookup, length + options.decode, method.text());
-    }
-  }
+  check_cells(options, methods, config, lookup, compute);
   nlohmann::json cells = nlohmann::json::array();
   bool complete = true;
   for (const std::size_t length : options.lengths) {
     for (const Method& method : methods) {
       if (!complete) break;
-      const auto result = run_in_child(fmt::format("method {} at {} tokens", method.text(), length),
-                                       [&] { return measure(options, method, length); });
-      complete = result.has_value();
-      if (!complete) break;
-      cells.push_back(result->found);
-      cells.back()["peak_bytes"] = result->peak_bytes;
+      complete = run_cell_safely(cell_name(method, length), !cells.empty(), [&] {
+        const auto result = run_in_child([&] { return measure(options, method, length); });
+        if (!result) return false;
+        cells.push_back(result->found);
+        cells.back()["peak_bytes"] = result->peak_bytes;
+        return true;
+      });
     }
   }
   if (options.json) {

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <new>
 
+#include "apps/output.h"
+#include "memory/key_index.h"
 #include "runtime/resources.h"
 #include "runtime/session.h"
 #include "runtime/stored_memory.h"
@@ -14,7 +17,8 @@ namespace memlane {
 void add_methods(CLI::App& app, std::vector<std::string>& methods) {
   app.add_option("--methods", methods,
                  "Ways of reading, separated by commas: memory (memory layers), none (the end of the text in one "
-                 "window), yarn and other RoPE scalings over the whole text, memory+yarn:factor=4:window=8192, ... "
+                 "window), yarn and other RoPE scalings over the whole text, memory+yarn:factor=4:window=8192, ...; "
+                 "numbers of a list are separated by ';', as in 'longrope:short-factor=1;1:long-factor=2;4' "
                  "(docs/evaluation.md)")
       ->delimiter(',')
       ->capture_default_str();
@@ -45,6 +49,39 @@ void require_method_room(const ModelConfig& config, const MethodSettings& settin
   const std::size_t indexes = index_bytes(entry_shape(config, settings.memory), lookup, length);
   require_memory(reading_bytes(config, settings.memory, compute, length) + indexes,
                  fmt::format("method {} at {} tokens", method, length), "use shorter lengths or a smaller window");
+}
+
+void require_question_room(const MethodSettings& settings, std::size_t question, std::size_t room, std::size_t length,
+                           std::string_view method) {
+  try {
+    require_room_in_window(settings.memory, question, room);
+  } catch (const InputError& error) {
+    input_error("method {} at {} tokens: {}", method, length, error.what());
+  }
+}
+
+void require_lookup(const ModelConfig& config, const Lookup& lookup) {
+  if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, config.head_dim);
+}
+
+bool run_cell_safely(const std::string& cell, bool any_finished, const std::function<bool()>& work) {
+  try {
+    return work();
+  } catch (const Interrupted&) {
+    return false;
+  } catch (const InputError& error) {
+    if (!any_finished) input_error("{}: {}", cell, error.what());
+    print_problem(fmt::format("{}: {}", cell, error.what()));
+  } catch (const std::bad_alloc&) {
+    print_problem(fmt::format("{}: out of memory; use shorter lengths or a smaller window", cell));
+  } catch (const std::exception& error) {
+    print_problem(fmt::format("{}: {}", cell, error.what()));
+  }
+  return false;
+}
+
+std::string cell_name(const Method& method, std::size_t length) {
+  return fmt::format("method {} at {} tokens", method.text(), length);
 }
 
 }  // namespace memlane

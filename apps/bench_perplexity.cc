@@ -14,6 +14,7 @@
 #include "apps/output.h"
 #include "apps/perplexity_cells.h"
 #include "apps/progress.h"
+#include "apps/value_option.h"
 #include "runtime/local_settings.h"
 #include "runtime/resources.h"
 
@@ -24,10 +25,10 @@ namespace {
 struct PerplexityOptions {
   ModelOptions model;
   std::vector<std::string> texts;
-  std::optional<std::string> convention;
+  std::optional<Convention> convention;
   std::vector<std::string> methods = {"memory"};
   std::vector<std::size_t> lengths;
-  std::vector<std::size_t> memory = {0, 2048, 8192, 32768, 65536};
+  std::vector<std::size_t> memory;
   std::optional<std::size_t> start;
   std::optional<std::size_t> targets;
   std::optional<std::size_t> stride;
@@ -44,6 +45,7 @@ class PerplexityBench {
 
  private:
   void read_options();
+  void refuse_unused() const;
   PerplexityCell cell(const EvaluationText& text, const Method& method, std::size_t length) const;
   void check(const PerplexityCell& cell) const;
   void plan();
@@ -67,18 +69,47 @@ class PerplexityBench {
 
 /// memory unless lengths are given, then stride; each convention has its own defaults for what is left out.
 void PerplexityBench::read_options() {
-  if (options_.convention) {
-    convention_ = conventions().at(*options_.convention);
-  } else if (!options_.lengths.empty()) {
-    convention_ = Convention::stride;
+  const Convention usual = options_.lengths.empty() ? Convention::memory : Convention::stride;
+  convention_ = options_.convention.value_or(usual);
+  methods_ = parse_methods(options_.methods);
+  refuse_unused();
+  if (convention_ == Convention::memory) {
+    lengths_ = options_.memory.empty() ? std::vector<std::size_t>{0, 2048, 8192, 32768, 65536} : options_.memory;
+  } else {
+    lengths_ = options_.lengths.empty() ? std::vector<std::size_t>{2048, 4096, 8192} : options_.lengths;
+    check_lengths("--lengths", lengths_);
   }
-  if (convention_ == Convention::memory && !options_.lengths.empty()) {
-    input_error("--lengths: expected none with the convention memory, whose sizes are those of --memory");
+}
+
+/// What was said but would not be looked at.
+void PerplexityBench::refuse_unused() const {
+  const bool passes = convention_ == Convention::one_pass || convention_ == Convention::token_by_token;
+  const bool recomputes =
+      std::any_of(methods_.begin(), methods_.end(), [](const Method& method) { return method.mode() == "recompute"; });
+  const auto refuse = [&](std::string_view option, bool given, bool used, std::string_view instead) {
+    if (!given || used) return;
+    input_error("{}: expected none with the convention {}, {}", option, name_of(convention_), instead);
+  };
+  const bool memory = convention_ == Convention::memory;
+  refuse("--lengths", !options_.lengths.empty(), !memory, "whose sizes are those of --memory");
+  refuse("--memory", !options_.memory.empty(), memory, "whose sizes are those of --lengths");
+  refuse("--targets", options_.targets.has_value(), memory || convention_ == Convention::stride,
+         "whose targets are the tokens of --lengths");
+  refuse("--stride", options_.stride.has_value(), !memory && (!passes || recomputes),
+         passes ? "which uses it for methods with mode=recompute alone" : "which scores whole windows");
+  for (const Method& method : methods_) {
+    if (method.mode() == "recompute" && !passes && convention_ != Convention::recompute) {
+      input_error(
+          "method {}: key mode: expected recompute with the convention one-pass, token-by-token or recompute, found {}",
+          method.text(), name_of(convention_));
+    }
+    if (method.with_memory() && convention_ == Convention::recompute) {
+      input_error(
+          "method {}: expected methods without memory with the convention recompute; what moved there is never read "
+          "again",
+          method.text());
+    }
   }
-  lengths_ = options_.lengths.empty() ? std::vector<std::size_t>{2048, 4096, 8192} : options_.lengths;
-  if (convention_ == Convention::memory) lengths_ = options_.memory;
-  if (convention_ != Convention::memory) check_lengths("--lengths", lengths_);
-  if (options_.targets == 0U) input_error("--targets 0: expected at least 1 token");
 }
 
 PerplexityCell PerplexityBench::cell(const EvaluationText& text, const Method& method, std::size_t length) const {
@@ -114,6 +145,10 @@ void PerplexityBench::check(const PerplexityCell& cell) const {
           "method {}: expected windows that can be read one by one with the convention memory, found an overlap or a "
           "sliding window; choose --convention stride or one-pass",
           cell.method->text());
+    }
+    if (window < 2) {
+      input_error("method {}: expected a window of at least 2 tokens, the second of which is scored, found {}",
+                  cell.method->text(), window);
     }
     if (cell.targets % window != 0) {
       input_error("--targets {}: expected a multiple of the window, {} tokens", cell.targets, window);
@@ -157,6 +192,7 @@ void PerplexityBench::check(const PerplexityCell& cell) const {
 
 /// Every cell, checked before anything runs.
 void PerplexityBench::plan() {
+  require_lookup(model_->config, lookup_);
   for (const EvaluationText& text : texts_) {
     for (const Method& method : methods_) {
       for (const std::size_t length : lengths_) {
@@ -271,7 +307,6 @@ int PerplexityBench::run() {
   interrupt_flag();
   read_options();
   lookup_ = options_.model.lookup();
-  methods_ = parse_methods(options_.methods);
   const Tokenizer tokenizer = Tokenizer::open(options_.model.model);
   bos_ = tokenizer.bos_id();
   for (const std::string& path : options_.texts) {
@@ -281,8 +316,13 @@ int PerplexityBench::run() {
   require_vocabulary(tokenizer, model_->config, options_.model.model);
   settings_ = options_.model.settings(model_->config);
   plan();
-  const bool complete =
-      std::all_of(cells_.begin(), cells_.end(), [this](PerplexityCell& cell) { return run_cell(cell); });
+  bool any_finished = false;
+  const bool complete = std::all_of(cells_.begin(), cells_.end(), [&](PerplexityCell& cell) {
+    const bool done =
+        run_cell_safely(cell_name(*cell.method, cell.length), any_finished, [&] { return run_cell(cell); });
+    any_finished = any_finished || done;
+    return done;
+  });
   if (options_.json) {
     print_json(report(complete));
   } else if (cells_.front().scores.size() > 0) {
@@ -299,21 +339,22 @@ Subcommand add_bench_perplexity(CLI::App& bench) {
   const auto options = std::make_shared<PerplexityOptions>();
   options->model.add_to(*app);
   app->add_option("--text", options->texts, "Text files (UTF-8)")->required();
-  app->add_option("--convention", options->convention,
-                  "Which tokens are scored and what they see: memory, stride, one-pass, token-by-token or recompute "
-                  "(default: memory; stride with --lengths)")
-      ->check(CLI::IsMember(conventions()));
+  add_choice(*app, "--convention", options->convention, conventions(),
+             "Which tokens are scored and what they see: memory, stride, one-pass, token-by-token or recompute "
+             "(default: memory; stride with --lengths)");
   add_methods(*app, options->methods);
   add_counts(*app, "--lengths", options->lengths,
              "Tokens that a target can see, separated by commas (default: 2048,4096,8192)");
   add_counts(*app, "--memory", options->memory,
-             "Convention memory: tokens in memory before each window, separated by commas",
+             "Convention memory: tokens in memory before each window, separated by commas (default: "
+             "0,2048,8192,32768,65536)",
              {.most = std::size_t{1} << 23});
   add_count(*app, "--start", options->start,
             "Tokens before the targets (default: memory 65536, stride the longest length), or before the first that is "
             "read (0)");
   add_count(*app, "--targets", options->targets,
-            "Target tokens: memory whole windows (default: 16384), stride a multiple of --stride (default: 4096)");
+            "Target tokens: memory whole windows (default: 16384), stride a multiple of --stride (default: 4096)",
+            {.least = 1});
   add_count(
       *app, "--stride", options->stride,
       "Convention stride: tokens scored of each window (default: 256); recompute: of so many tokens one is scored "

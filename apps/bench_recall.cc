@@ -14,6 +14,7 @@
 #include "apps/model_options.h"
 #include "apps/output.h"
 #include "apps/progress.h"
+#include "apps/value_option.h"
 #include "runtime/recall.h"
 #include "runtime/recall_scorer.h"
 
@@ -34,6 +35,9 @@ struct RecallOptions {
   bool quiet = false;
   bool json = false;
 };
+
+/// Trials of a length that are looked at before anything runs: their questions differ by a few tokens.
+constexpr std::size_t kTrialsLookedAt = 1000;
 
 const std::map<std::string, RecallTask> kTasks = {{"passkey", RecallTask::passkey},
                                                   {"multikey", RecallTask::multikey},
@@ -91,7 +95,7 @@ class RecallBench {
 
  private:
   void check() const;
-  std::vector<Cell> plan() const;
+  std::vector<Cell> plan(const RecallTrials& trials) const;
   bool run_cell(Cell& cell, const RecallTrials& trials);
   RecallScore score(const Cell& cell, const RecallTrial& trial, const std::function<void(std::size_t)>& progress);
   nlohmann::json report(bool complete) const;
@@ -199,7 +203,6 @@ void RecallBench::print_table() const {
 }
 
 void RecallBench::check() const {
-  if (options_.trials == 0U) input_error("--trials 0: expected at least 1 trial");
   check_lengths("--lengths", options_.lengths);
   for (const double depth : options_.depths) {
     if (!(depth >= 0 && depth <= 1)) input_error("--depths {}: expected shares of the text from 0 to 1", depth);
@@ -207,18 +210,26 @@ void RecallBench::check() const {
 }
 
 /// Every cell, with its settings: what does not fit is said before anything runs.
-std::vector<Cell> RecallBench::plan() const {
+std::vector<Cell> RecallBench::plan(const RecallTrials& trials) const {
+  require_lookup(model_->config, lookup_);
   std::vector<std::optional<double>> depths(options_.depths.begin(), options_.depths.end());
   if (depths.empty()) depths.emplace_back();
   std::vector<Cell> cells;
   for (const std::size_t length : options_.lengths) {
+    const std::size_t wanted = options_.trials.value_or(default_trials(length));
+    std::size_t question = 0;
+    for (std::size_t trial = 0; trial < std::min(wanted, kTrialsLookedAt); ++trial) {
+      const RecallSetting setting = {options_.task, options_.filler, length, {}};
+      question = std::max(question, trials.question_tokens(setting, options_.seed, trial));
+    }
     for (const std::optional<double>& depth : depths) {
       for (const Method& method : methods_) {
         Cell& cell = cells.emplace_back();
         cell.method = &method;
         cell.settings = method.settings(model_->config, settings_, length, kMostAnswerTokens);
         cell.setting = {options_.task, options_.filler, length, depth};
-        cell.wanted = options_.trials.value_or(default_trials(length));
+        cell.wanted = wanted;
+        require_question_room(cell.settings, question, kMostAnswerTokens, length, method.text());
         require_method_room(model_->config, cell.settings, model_->compute, lookup_, length, method.text());
       }
     }
@@ -241,9 +252,11 @@ int RecallBench::run() {
   const RecallTrials trials(*tokenizer_, with_book ? book->text() : std::string_view());
 
   bool complete = true;
-  for (const Cell& planned : plan()) {
-    cells_.push_back(planned);
-    complete = run_cell(cells_.back(), trials);
+  for (const Cell& planned : plan(trials)) {
+    const bool any_finished = !cells_.empty();
+    Cell& cell = cells_.emplace_back(planned);
+    complete = run_cell_safely(cell_name(*cell.method, cell.setting.length), any_finished,
+                               [&] { return run_cell(cell, trials); });
     if (!complete) break;
   }
   if (options_.json) {
@@ -261,22 +274,16 @@ Subcommand add_bench_recall(CLI::App& bench) {
       bench.add_subcommand("recall", "Hide keys in long texts and ask for them: exact match of five digits");
   const auto options = std::make_shared<RecallOptions>();
   options->model.add_to(*app);
-  app->add_option(
-         "--task", options->task,
-         "passkey: one key; multikey: one of a hundred named keys; keyvalue: one of a list of nothing but keys "
-         "and values; needle: a fact asked for in other words")
-      ->transform(CLI::CheckedTransformer(kTasks))
-      ->default_str(name_in(kTasks, options->task));
-  app->add_option("--filler", options->filler, "book: running text; repeated: the same five sentences")
-      ->transform(CLI::CheckedTransformer(kFillers))
-      ->default_str(name_in(kFillers, options->filler));
+  add_choice(*app, "--task", options->task, kTasks,
+             "passkey: one key; multikey: one of a hundred named keys; keyvalue: one of a list of nothing but keys and "
+             "values; needle: a fact asked for in other words");
+  add_choice(*app, "--filler", options->filler, kFillers, "book: running text; repeated: the same five sentences");
   app->add_option("--book", options->book, "Text for book filler (default: the book that comes with memlane)");
   add_counts(*app, "--lengths", options->lengths, "Tokens of text and question together, separated by commas");
-  app->add_option("--depths", options->depths,
-                  "Where what is asked for stands, from 0 (beginning) to 1, separated by commas (default: at random)")
-      ->delimiter(',');
+  add_numbers(*app, "--depths", options->depths,
+              "Where what is asked for stands, from 0 (beginning) to 1, separated by commas (default: at random)");
   add_count(*app, "--trials", options->trials,
-            "Trials of each length and depth (default: 100 up to 8192 tokens, 20 up to 65536, then 5)");
+            "Trials of each length and depth (default: 100 up to 8192 tokens, 20 up to 65536, then 5)", {.least = 1});
   add_methods(*app, options->methods);
   add_count(*app, "--seed", options->seed, "Same seed, same texts", {.most = std::numeric_limits<std::size_t>::max()});
   app->add_flag("--quiet", options->quiet, "No progress");

@@ -6,6 +6,7 @@
 
 #include "apps/count_option.h"
 #include "apps/interrupt.h"
+#include "apps/value_option.h"
 
 namespace memlane {
 
@@ -15,13 +16,12 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 void add_sampler_options(CLI::App& app, SamplerOptions& options) {
-  app.add_option("--temperature", options.temperature, "0 for the most likely token each time; larger values vary more")
-      ->capture_default_str();
+  add_number(app, "--temperature", options.temperature,
+             "0 for the most likely token each time; larger values vary more");
   add_count(app, "--sample-top-k", options.top_k, "Sample from the so many most likely tokens; 0 for all");
-  app.add_option("--top-p", options.top_p, "Sample from the most likely tokens that together have this probability")
-      ->capture_default_str();
-  app.add_option("--repetition-penalty", options.repetition_penalty, "Above 1: tokens that occurred become less likely")
-      ->capture_default_str();
+  add_number(app, "--top-p", options.top_p, "Sample from the most likely tokens that together have this probability");
+  add_number(app, "--repetition-penalty", options.repetition_penalty,
+             "Above 1: tokens that occurred become less likely");
   add_count(app, "--seed", options.seed, "Same seed, same text", {.most = std::numeric_limits<std::size_t>::max()});
 }
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "apps/commands.h"
+#include "apps/output.h"
 #include "kernels/error.h"
 
 namespace memlane {
@@ -19,15 +19,8 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kBadInput = 2;
 
-/// A name in a message may hold anything; control characters would break the line or drive the terminal.
-std::string one_line(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
-  return text;
-}
-
 int fail(int code, const std::string& message) {
-  fmt::print(stderr, "memlane: {}\n", one_line(message));
+  print_problem(message);
   return code;
 }
 

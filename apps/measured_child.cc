@@ -1,6 +1,8 @@
 #include "apps/measured_child.h"
 
+#include <fmt/format.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -8,6 +10,8 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <new>
+#include <stdexcept>
 
 #include "apps/interrupt.h"
 #include "kernels/error.h"
@@ -36,6 +40,9 @@ void write_all(int file, const std::string& text) {
   } catch (const InputError& error) {
     code = kBadInput;
     text = error.what();
+  } catch (const std::bad_alloc&) {
+    code = kFailed;
+    text = "out of memory; use shorter lengths";
   } catch (const std::exception& error) {
     code = kFailed;
     text = error.what();
@@ -64,17 +71,21 @@ std::string read_all(int file, ::pid_t child) {
 
 }  // namespace
 
-std::optional<ChildResult> run_in_child(const std::string& what, const std::function<nlohmann::json()>& work) {
+std::optional<MeasuredChild> run_in_child(const std::function<nlohmann::json()>& work) {
   interrupt_flag();  // so that the child has it, too
   int ends[2];
-  if (::pipe(ends) != 0) input_error("{}: no pipe: {}", what, std::strerror(errno));
+  if (::pipe(ends) != 0) throw std::runtime_error(fmt::format("no pipe: {}", std::strerror(errno)));
+  const ::pid_t parent = ::getpid();
   const ::pid_t child = ::fork();
   if (child < 0) {
+    const int error = errno;
     ::close(ends[0]);
     ::close(ends[1]);
-    input_error("{}: the system starts no process for it ({})", what, std::strerror(errno));
+    throw std::runtime_error(fmt::format("the system starts no process for it ({})", std::strerror(error)));
   }
   if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) ::_exit(kFailed);  // it died before the line above
     ::close(ends[0]);
     run_child(ends[1], work);
   }
@@ -87,10 +98,14 @@ std::optional<ChildResult> run_in_child(const std::string& what, const std::func
   }
   if (interrupt_flag()) return std::nullopt;
   if (WIFSIGNALED(status)) {
-    input_error("{}: signal {} ended its process; if memory ran out, use shorter lengths", what, WTERMSIG(status));
+    throw std::runtime_error(
+        fmt::format("signal {} ended its process; if memory ran out, use shorter lengths", WTERMSIG(status)));
   }
-  if (WEXITSTATUS(status) != 0) input_error("{}: {}", what, text);
-  return ChildResult{nlohmann::json::parse(text), static_cast<std::uint64_t>(usage.ru_maxrss) * 1024};
+  if (WEXITSTATUS(status) == kBadInput) throw InputError(text);
+  if (WEXITSTATUS(status) != 0) throw std::runtime_error(text);
+  const nlohmann::json found = nlohmann::json::parse(text, nullptr, false);
+  if (found.is_discarded()) throw std::runtime_error("its process ended without a result");
+  return MeasuredChild{found, static_cast<std::uint64_t>(usage.ru_maxrss) * 1024};
 }
 
 }  // namespace memlane

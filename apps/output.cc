@@ -1,5 +1,8 @@
 #include "apps/output.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -14,6 +17,12 @@ void print_text(std::string_view text) {
     input_error("standard output: cannot write: {}; send it to another place and run the command again",
                 std::strerror(errno));
   }
+}
+
+void print_problem(std::string message) {
+  std::replace_if(
+      message.begin(), message.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
+  fmt::print(stderr, "memlane: {}\n", message);
 }
 
 void print_json(const nlohmann::json& object) {

@@ -1,12 +1,17 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 
 namespace memlane {
 
 /// Writes to standard output and flushes. Throws InputError if that fails: a full disk must not look like success.
 void print_text(std::string_view text);
+
+/// Prints "memlane: MESSAGE" to standard error, in one line whatever names in the message hold: control characters
+/// would break the line or drive the terminal.
+void print_problem(std::string message);
 
 /// One JSON object, indented, and the end of its line. Bytes that are not UTF-8 (a file's name may have them) become
 /// U+FFFD.

@@ -142,7 +142,7 @@ void compute(const ReadingContext& context, int bos, PerplexityCell& cell) {
       default:
         return compute_pass(context, bos, cell);
     }
-  } catch (const Interrupted&) {
+  } catch (...) {
     cell.scores = {};
     throw;
   }

@@ -46,7 +46,7 @@ struct PerplexityCell {
 };
 
 /// Computes a cell of any convention. bos: -1 for none. context.progress hears of tokens done, of work().
-/// Throws Interrupted; the cell then has no scores.
+/// If it throws, such as Interrupted, the cell has no scores.
 void compute(const ReadingContext& context, int bos, PerplexityCell& cell);
 
 /// Where dynamic scalings were read token by token: for every text, family and length with a consistent reading, what

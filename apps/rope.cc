@@ -5,6 +5,7 @@
 #include "apps/commands.h"
 #include "apps/count_option.h"
 #include "apps/output.h"
+#include "apps/value_option.h"
 #include "kernels/error.h"
 #include "runtime/model_config.h"
 #include "runtime/rope_report.h"
@@ -167,27 +168,24 @@ Subcommand add_rope(CLI::App& program) {
   add_count(*app, "--length", options->length,
             "The current length in tokens (default: the window of the model, else the original length)", {.least = 1});
   add_count(*app, "--head-dim", options->head_dim, "Dimensions of a head", {.least = 2, .most = kMostHeadDim});
-  app->add_option("--rope-theta", scaling.theta, "The base")->capture_default_str();
+  add_number(*app, "--rope-theta", scaling.theta, "The base");
   app->add_option("--method", options->method,
                   "none, linear, ntk-aware, ntk-by-parts, ntk-by-parts-paper, yarn, dynamic-ntk, dynamic-linear, "
                   "dynamic-yarn, llama3 or longrope (default: none)");
-  app->add_option("--factor", options->factor, "How many times the original length is wanted");
+  add_number(*app, "--factor", options->factor, "How many times the original length is wanted");
   add_count(*app, "--original-length", options->original_length, "Tokens the model was trained on (default: 2048)",
             {.least = 1});
-  app->add_option("--beta-fast", scaling.beta_fast, "Turns from which a pair is not interpolated")
-      ->capture_default_str();
-  app->add_option("--beta-slow", scaling.beta_slow, "Turns up to which a pair is interpolated")->capture_default_str();
-  app->add_option("--truncate", scaling.truncate, "Round the ends of YaRN's ramp: true or false")
-      ->capture_default_str();
-  app->add_option("--attention-factor", scaling.attention_factor, "In place of the method's own");
-  app->add_option("--mscale", scaling.mscale, "Of YaRN");
-  app->add_option("--mscale-all-dim", scaling.mscale_all_dim, "Of YaRN");
-  app->add_option("--low-freq-factor", scaling.low_freq_factor, "Of llama3")->capture_default_str();
-  app->add_option("--high-freq-factor", scaling.high_freq_factor, "Of llama3")->capture_default_str();
-  app->add_option("--short-factor", scaling.short_factor, "Of longrope: head-dim / 2 numbers, separated by commas")
-      ->delimiter(',');
-  app->add_option("--long-factor", scaling.long_factor, "Of longrope: head-dim / 2 numbers, separated by commas")
-      ->delimiter(',');
+  add_number(*app, "--beta-fast", scaling.beta_fast, "Turns from which a pair is not interpolated");
+  add_number(*app, "--beta-slow", scaling.beta_slow, "Turns up to which a pair is interpolated");
+  add_choice(*app, "--truncate", scaling.truncate, {{"true", true}, {"false", false}},
+             "Round the ends of YaRN's ramp: true or false");
+  add_number(*app, "--attention-factor", scaling.attention_factor, "In place of the method's own");
+  add_number(*app, "--mscale", scaling.mscale, "Of YaRN");
+  add_number(*app, "--mscale-all-dim", scaling.mscale_all_dim, "Of YaRN");
+  add_number(*app, "--low-freq-factor", scaling.low_freq_factor, "Of llama3");
+  add_number(*app, "--high-freq-factor", scaling.high_freq_factor, "Of llama3");
+  add_numbers(*app, "--short-factor", scaling.short_factor, "Of longrope: head-dim / 2 numbers, separated by commas");
+  add_numbers(*app, "--long-factor", scaling.long_factor, "Of longrope: head-dim / 2 numbers, separated by commas");
   app->add_flag("--json", options->json, "Print one JSON object");
   return {app, [options] { return show_rope(*options); }};
 }

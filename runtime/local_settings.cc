@@ -25,17 +25,22 @@ std::size_t in_range(std::string_view flag, const std::optional<std::size_t>& gi
 
 }  // namespace
 
-void resolve_local_settings(const ModelConfig& config, const MemoryOverrides& overrides, MemorySettings& settings) {
-  const std::size_t window = settings.window;
+std::size_t resolve_memory_window(const ModelConfig& config, const MemoryOverrides& overrides,
+                                  const MemorySettings& settings) {
   const bool remembers = !settings.mem_layers.empty();
   if (overrides.memory_window && !remembers) {
     input_error("--memory-window {}: expected memory layers, found none; choose some with --mem-layers",
                 *overrides.memory_window);
   }
-  in_range("--memory-window", overrides.memory_window, 1, window, "the window");
+  in_range("--memory-window", overrides.memory_window, 1, settings.window, "the window");
   // The trained length: max_position_embeddings, whatever the plain layers are stretched to.
-  settings.memory_window =
-      overrides.memory_window.value_or(remembers ? std::min(window, config.max_position_embeddings) : window);
+  const std::size_t usual = remembers ? std::min(settings.window, config.max_position_embeddings) : settings.window;
+  return overrides.memory_window.value_or(usual);
+}
+
+void resolve_local_settings(const ModelConfig& config, const MemoryOverrides& overrides, MemorySettings& settings) {
+  const std::size_t window = settings.window;
+  settings.memory_window = resolve_memory_window(config, overrides, settings);
   settings.overlap = in_range("--overlap", overrides.overlap, 0, window - 1, "less than the window");
   settings.sliding_window = in_range("--sliding-window", overrides.sliding_window, 1, window, "the window");
   if (overrides.sinks && settings.sliding_window == 0) {

@@ -19,6 +19,11 @@ enum class LayerKind {
 /// its range or two contradict each other.
 void resolve_local_settings(const ModelConfig& config, const MemoryOverrides& overrides, MemorySettings& settings);
 
+/// The memory_window that comes of it. settings: with memory layers and window. Throws InputError as
+/// resolve_local_settings does.
+std::size_t resolve_memory_window(const ModelConfig& config, const MemoryOverrides& overrides,
+                                  const MemorySettings& settings);
+
 /// Tokens that the local context of a kind of layers holds at most. Where there are no memory layers, as many as of
 /// plain ones.
 std::size_t local_capacity(const MemorySettings& settings, LayerKind kind);

@@ -45,6 +45,11 @@ std::vector<std::string> split(std::string_view text, char separator) {
   return pieces;
 }
 
+/// As in a list that a comma has cut.
+bool is_number(const std::string& text) {
+  return !text.empty() && text.find_first_not_of("0123456789.eE-") == std::string::npos;
+}
+
 }  // namespace
 
 Method Method::parse(std::string_view text) {
@@ -107,10 +112,8 @@ void Method::add_part(const std::string& part) {
   if (!is_scaling && part != "memory") {
     input_error(
         "method {}: expected memory, sliding, capped, none, base, linear, ntk-aware, ntk-by-parts, ntk-by-parts-paper, "
-        "yarn, "
-        "dynamic-ntk, "
-        "dynamic-linear, dynamic-yarn, llama3 or longrope, joined by '+', found '{}'",
-        text_, part);
+        "yarn, dynamic-ntk, dynamic-linear, dynamic-yarn, llama3 or longrope, joined by '+', found '{}'{}",
+        text_, part, is_number(part) ? "; numbers of a list within a method are separated by ';'" : "");
   }
   if ((part == "memory" && memory_) || (is_scaling && !scaling_.empty())) {
     input_error("method {}: expected memory once and at most one RoPE scaling, found '{}' as well", text_, part);
@@ -147,13 +150,15 @@ std::optional<std::size_t> Method::window(const MemorySettings& base) const {
   const std::string* given = find("window");
   const bool changes_plain_layers = (!scaling_.empty() && scaling_ != "none") || sliding_ || capped_;
   if (given != nullptr && *given == "full") return std::nullopt;
-  if (given != nullptr) return count("window", 1, kMostTokens);
+  if (given != nullptr) return count("window", 2, kMostTokens);  // one token has nothing before it
   if (!changes_plain_layers) return base.window;
   return memory_ ? std::optional(kLongWindow) : std::nullopt;
 }
 
-/// How layers look at their local context: as the method says, else as `base` does if the window is its own.
-void Method::set_local_context(const ModelConfig& config, const MemorySettings& base, MemorySettings& memory) const {
+/// How layers look at their local context: as the method says, else as `base` does if the window is its own. The
+/// dynamic mode is not among it.
+MemoryOverrides Method::local_context(const ModelConfig& config, const MemorySettings& base,
+                                      const MemorySettings& memory) const {
   const bool same_window = memory.window == base.window;
   MemoryOverrides local;
   const auto take = [&](const char* key, std::size_t least, std::size_t inherited) -> std::optional<std::size_t> {
@@ -173,16 +178,18 @@ void Method::set_local_context(const ModelConfig& config, const MemorySettings& 
   if (sliding_ && !local.sinks) local.sinks = std::min(kSinks, *local.sliding_window - 1);
   if (capped_ && !local.capped_distance)
     local.capped_distance = std::max<std::size_t>(config.max_position_embeddings / 2, 1);
-  if (!mode().empty()) {
-    local.dynamic_mode = mode() == "recompute" ? DynamicMode::whole_sequence : dynamic_mode_named(text_, mode());
-  } else if (depends_on_length(memory.rope) || depends_on_length(memory.memory_rope)) {
-    local.dynamic_mode = base.dynamic_mode;
-  }
-  try {
-    resolve_local_settings(config, local, memory);
-  } catch (const InputError& error) {
-    input_error("method {}: {}", text_, error.what());
-  }
+  return local;
+}
+
+/// How memory layers rotate if the method says it. tokens: of their sub-windows, which a factor has to reach.
+RopeScaling Method::memory_rope(const ModelConfig& config, const MemorySettings& memory, std::size_t tokens) const {
+  std::string specification = *find("memory-rope");
+  std::replace(specification.begin(), specification.end(), '/', ':');
+  const std::string source = fmt::format("method {}: memory-rope", text_);
+  const RopeScaling scaling =
+      specification == "same" ? memory.rope : parse_rope_scaling(source, specification, config.memory_rope, tokens);
+  check_rope_scaling(scaling, config.head_dim, source);
+  return scaling;
 }
 
 MethodSettings Method::settings(const ModelConfig& config, const MemorySettings& base, std::size_t length,
@@ -201,22 +208,33 @@ MethodSettings Method::settings(const ModelConfig& config, const MemorySettings&
   memory.last_context_length = std::min(base.last_context_length, memory.window);
   const std::string source = fmt::format("method {}", text_);
   if (!scaling_.empty() && scaling_ != "none") {
-    memory.rope = parse_rope_scaling(source, scaling_ + scaling_keys_, config.rope, tokens);
+    const std::string specification = scaling_ + scaling_keys_;
+    // Its messages name the specification, too: say once what is the same.
+    memory.rope =
+        parse_rope_scaling(specification == text_ ? "method" : source + ":", specification, config.rope, tokens);
     check_rope_scaling(memory.rope, config.head_dim, source);
-  }
-  if (const std::string* scaling = find("memory-rope")) {
-    std::string specification = *scaling;
-    std::replace(specification.begin(), specification.end(), '/', ':');
-    memory.memory_rope = specification == "same"
-                             ? memory.rope
-                             : parse_rope_scaling(source + ": memory-rope", specification, config.memory_rope, tokens);
-    check_rope_scaling(memory.memory_rope, config.head_dim, source + ": memory-rope");
   }
   result.recompute = mode() == "recompute";
   if (result.recompute && memory_) {
     input_error("method {}: key mode: expected recompute without memory; what moved there is never read again", text_);
   }
-  set_local_context(config, base, memory);
+  MemoryOverrides local = local_context(config, base, memory);
+  try {
+    if (find("memory-rope") != nullptr) {
+      const std::size_t sub_window = resolve_memory_window(config, local, memory);
+      memory.memory_rope = memory_rope(config, memory, std::min(tokens, sub_window));
+    }
+    const bool dynamic = depends_on_length(memory.rope) || depends_on_length(memory.memory_rope);
+    if (!mode().empty()) {
+      local.dynamic_mode = result.recompute ? DynamicMode::whole_sequence : dynamic_mode_named("mode", mode());
+    } else if (dynamic) {
+      local.dynamic_mode = base.dynamic_mode;
+    }
+    resolve_local_settings(config, local, memory);
+  } catch (const InputError& error) {
+    if (std::string_view(error.what()).starts_with(source)) throw;
+    input_error("{}: {}", source, error.what());
+  }
   if (find("last-context") != nullptr) result.last_context = count("last-context", 0, memory.window - 1);
   return result;
 }

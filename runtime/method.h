@@ -26,9 +26,10 @@ struct MethodSettings {
 /// and the first few), capped (relative distances end at a limit). Keys: window (tokens, or full: the text's length),
 /// memory-window (tokens, or full: the window), memory-rope (the scaling of memory layers: a specification with '/'
 /// between its keys, or same), overlap, last-context, sliding, sinks, distance, mode (of dynamic scalings:
-/// whole-sequence, consistent, inconsistent, recompute), and every key of parse_rope_scaling. A needed factor that is
-/// not given is max(1, window / original length). Examples: none, memory, yarn, none:window=full,
-/// dynamic-ntk:mode=consistent, memory+yarn:factor=4:window=8192.
+/// whole-sequence, consistent, inconsistent, recompute), and every key of parse_rope_scaling (numbers of a list are
+/// separated by ';', since commas separate methods). A needed factor that is
+/// not given is max(1, window / original length); of memory-rope the window is that of memory layers. Examples: none,
+/// memory, yarn, none:window=full, dynamic-ntk:mode=consistent, memory+yarn:factor=4:window=8192.
 class Method {
  public:
   /// Throws InputError that names the method, the part or key, and what was expected.
@@ -51,7 +52,9 @@ class Method {
  private:
   void add_part(const std::string& part);
   std::optional<std::size_t> window(const MemorySettings& base) const;
-  void set_local_context(const ModelConfig& config, const MemorySettings& base, MemorySettings& memory) const;
+  MemoryOverrides local_context(const ModelConfig& config, const MemorySettings& base,
+                                const MemorySettings& memory) const;
+  RopeScaling memory_rope(const ModelConfig& config, const MemorySettings& memory, std::size_t tokens) const;
   std::size_t count(const std::string& key, std::size_t least, std::size_t most) const;
   const std::string* find(const std::string& key) const;
 

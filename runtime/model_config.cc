@@ -265,8 +265,8 @@ MemorySettings resolve_memory_settings(const ModelConfig& config, const MemoryOv
     input_error("--memory-rope {}: expected memory layers, found none; choose some with --mem-layers",
                 *overrides.memory_rope);
   }
-  settings.memory_rope =
-      resolve_rope(config, "--memory-rope", overrides.memory_rope, config.memory_rope, settings.window);
+  settings.memory_rope = resolve_rope(config, "--memory-rope", overrides.memory_rope, config.memory_rope,
+                                      resolve_memory_window(config, overrides, settings));
   resolve_local_settings(config, overrides, settings);
   return settings;
 }

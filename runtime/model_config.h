@@ -83,8 +83,8 @@ struct MemorySettings {
 /// The window of a longllama is max_position_embeddings; of a llama too, but at most 2048 once it has memory layers.
 /// With a rope override it may be longer: the user asks to extrapolate. The last context is what the command line says,
 /// else the config, else min(1024, window). Scalings are the config's unless overridden; a needed factor that an
-/// override leaves out is max(1, window / original length). Throws InputError, naming flag or key, if a value is
-/// outside its range.
+/// override leaves out is max(1, window / original length); of memory layers it is their memory window. Throws
+/// InputError, naming flag or key, if a value is outside its range.
 MemorySettings resolve_memory_settings(const ModelConfig& config, const MemoryOverrides& overrides);
 
 }  // namespace memlane

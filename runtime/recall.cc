@@ -124,21 +124,31 @@ RecallTrials::RecallTrials(const Tokenizer& tokenizer, std::string_view book)
       repeated_(tokenizer.encode(kRepeatedFiller, false)) {}
 
 RecallTrial RecallTrials::make(const RecallSetting& setting, std::uint64_t seed, std::size_t trial) const {
+  return make(setting, seed, trial, Filling::all);
+}
+
+std::size_t RecallTrials::question_tokens(const RecallSetting& setting, std::uint64_t seed, std::size_t trial) const {
+  return make(setting, seed, trial, Filling::nothing).question.size();
+}
+
+RecallTrial RecallTrials::make(const RecallSetting& setting, std::uint64_t seed, std::size_t trial,
+                               Filling filling) const {
   MEMLANE_EXPECTS(setting.depth.value_or(0) >= 0 && setting.depth.value_or(0) <= 1);
   Random random(seed * 1'000'003 + trial);
   RecallTrial result;
   result.answer = five_digits(random);
   result.answer_ids = tokenizer_.encode(result.answer, false);
   if (setting.task == RecallTask::keyvalue) {
-    fill_with_pairs(result, setting, random);
+    fill_with_pairs(result, setting, random, filling);
   } else {
-    fill_with_text(result, setting, random);
+    fill_with_text(result, setting, random, filling);
   }
   return result;
 }
 
 /// Lines from the last to the first, so that the document ends with a whole one; the first may be the end of one.
-void RecallTrials::fill_with_pairs(RecallTrial& trial, const RecallSetting& setting, Random& random) const {
+void RecallTrials::fill_with_pairs(RecallTrial& trial, const RecallSetting& setting, Random& random,
+                                   Filling filling) const {
   constexpr std::size_t kLetters = 6;
   const auto random_key = [&] {
     std::string key;
@@ -155,6 +165,7 @@ void RecallTrials::fill_with_pairs(RecallTrial& trial, const RecallSetting& sett
   const std::vector<std::int32_t> asked_line = line(asked, trial.answer);
   const std::size_t used = trial.document.size() + trial.question.size() + asked_line.size();
   if (used > setting.length) refuse_length(setting.length, used);
+  if (filling == Filling::nothing) return;
 
   std::set<std::string> keys = {asked};
   std::vector<std::vector<std::int32_t>> lines;
@@ -175,7 +186,8 @@ void RecallTrials::fill_with_pairs(RecallTrial& trial, const RecallSetting& sett
   for (const auto& each : lines) trial.document.insert(trial.document.end(), each.begin(), each.end());
 }
 
-void RecallTrials::fill_with_text(RecallTrial& trial, const RecallSetting& setting, Random& random) const {
+void RecallTrials::fill_with_text(RecallTrial& trial, const RecallSetting& setting, Random& random,
+                                  Filling filling) const {
   Quiz quiz = setting.task == RecallTask::passkey    ? passkey(trial.answer, random)
               : setting.task == RecallTask::multikey ? multikey(trial.answer, random)
                                                      : needle(trial.answer, random);
@@ -192,6 +204,7 @@ void RecallTrials::fill_with_text(RecallTrial& trial, const RecallSetting& setti
     used += stated.back().size();
   }
   if (used > setting.length) refuse_length(setting.length, used);
+  if (filling == Filling::nothing) return;
 
   const bool from_book = setting.filler == RecallFiller::book;
   const std::vector<std::int32_t>& filler = from_book ? book_ : repeated_;

@@ -51,9 +51,15 @@ class RecallTrials {
   /// Throws InputError if the statements and the question do not fit the length.
   RecallTrial make(const RecallSetting& setting, std::uint64_t seed, std::size_t trial) const;
 
+  /// Tokens of that trial's question, without making its document. Throws as make() does.
+  std::size_t question_tokens(const RecallSetting& setting, std::uint64_t seed, std::size_t trial) const;
+
  private:
-  void fill_with_pairs(RecallTrial& trial, const RecallSetting& setting, std::mt19937_64& random) const;
-  void fill_with_text(RecallTrial& trial, const RecallSetting& setting, std::mt19937_64& random) const;
+  enum class Filling { all, nothing };
+  RecallTrial make(const RecallSetting& setting, std::uint64_t seed, std::size_t trial, Filling filling) const;
+  void fill_with_pairs(RecallTrial& trial, const RecallSetting& setting, std::mt19937_64& random,
+                       Filling filling) const;
+  void fill_with_text(RecallTrial& trial, const RecallSetting& setting, std::mt19937_64& random, Filling filling) const;
 
   const Tokenizer& tokenizer_;
   std::vector<std::int32_t> book_;

@@ -81,7 +81,7 @@ void check_rope_scaling(const RopeScaling& scaling, std::size_t head_dim, std::s
 
 /// Parses METHOD[:key=value]*, such as "yarn:factor=4:original-length=2048:attention-factor=1". Keys: theta, factor (a
 /// number, or auto), original-length, attention-factor, beta-fast, beta-slow, truncate, mscale, mscale-all-dim,
-/// low-freq-factor, high-freq-factor, short-factor, long-factor (lists separated by commas). METHOD is a name of
+/// low-freq-factor, high-freq-factor, short-factor, long-factor (lists separated by commas or ';'). METHOD is a name of
 /// name_of(), or "base" for nothing but another theta. A key that the method does not use is an error.
 /// base: where theta, the original length and, for its own method, everything that is not said come from.
 /// window: tokens, for factor=auto and where a needed factor is not said: max(1, window / original length); with 0 a

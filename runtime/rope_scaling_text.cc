@@ -110,8 +110,10 @@ class SpecReader {
     return value == "true";
   }
   std::vector<double> list(std::string_view key, std::string_view value) const {
+    std::string commas(value);
+    std::replace(commas.begin(), commas.end(), ';', ',');
     std::vector<double> result;
-    while (!value.empty()) result.push_back(number(key, take_until(value, ',')));
+    for (std::string_view rest = commas; !rest.empty();) result.push_back(number(key, take_until(rest, ',')));
     return result;
   }
 

@@ -26,6 +26,12 @@ std::size_t reading_bytes(const ModelConfig& config, const MemorySettings& setti
   return LocalAttention::bytes(config, settings, compute, pass) + Decoder<CpuExec>::workspace_bytes(config, pass);
 }
 
+void require_room_in_window(const MemorySettings& settings, std::size_t question, std::size_t room) {
+  if (question + room <= settings.window) return;
+  input_error("a window of {} tokens: expected room for a question of {} and {} more; use a greater window",
+              settings.window, question, room);
+}
+
 MemorySettings settings_of_length(const MemorySettings& settings, std::size_t length) {
   MemorySettings result = settings;
   result.window = length;
@@ -45,14 +51,8 @@ void TextReader::read(std::span<const std::int32_t> prompt, std::size_t question
                       std::span<float> logits) {
   const MemorySettings& memory = settings_.memory;
   MEMLANE_EXPECTS(!prompt.empty() && question >= 1 && question <= prompt.size());
-  if (question + room > memory.window && !memory.mem_layers.empty()) {
-    input_error("a window of {} tokens: expected room for a question of {} and {} more; use a greater window",
-                memory.window, question, room);
-  }
-  if (memory.mem_layers.empty()) {
-    const std::size_t seen = memory.window - std::min(memory.window - 1, room);
-    prompt = prompt.last(std::min(prompt.size(), seen));
-  }
+  require_room_in_window(memory, question, room);
+  if (memory.mem_layers.empty()) prompt = prompt.last(std::min(prompt.size(), memory.window - room));
   tokens_read_ = prompt.size();
   if (settings_.recompute) {
     ids_.assign(prompt.begin(), prompt.end());

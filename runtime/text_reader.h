@@ -27,6 +27,8 @@ struct ReadingContext {
 bool reads_in_pieces(const MemorySettings& settings);
 /// Tokens of one call at most: few enough to be cheap in memory where pieces change nothing, else a whole window.
 std::size_t reading_piece(const MemorySettings& settings);
+/// Throws InputError if a window has no place for a question of `question` tokens and `room` more.
+void require_room_in_window(const MemorySettings& settings, std::size_t question, std::size_t room);
 /// The settings of a model without memory for a text that is all there is: its window, and so what the frequencies of a
 /// whole sequence are made for, is the text.
 MemorySettings settings_of_length(const MemorySettings& settings, std::size_t length);

@@ -58,12 +58,35 @@ TEST_F(RecallCommand, RefusesWhatCannotBe) {
   expect_refused(bench("recall", {"--methods", "none,none"}), {"--methods", "none twice"});
   expect_refused(bench("recall", {"--depths", "1.5"}), {"--depths 1.5", "0 to 1"});
   expect_refused(bench("recall", {"--depths", "-0.5"}), {"--depths -0.5"});
-  expect_refused(bench("recall", {"--depths", "nan"}), {"--depths nan"});
+  expect_refused(bench("recall", {"--depths", "nan"}), {"--depths", "'nan'"});
   expect_refused(bench("recall", {"--lengths", "1"}), {"--lengths 1"});
   expect_refused(bench("recall", {"--lengths", "99999999999"}), {"--lengths", "99999999999"});
-  expect_refused(bench("recall", {"--trials", "0"}), {"--trials 0"});
+  expect_refused(bench("recall", {"--trials", "0"}), {"--trials", "from 1", "'0'"});
+  for (const char* task : {"foo", "2"}) {
+    expect_refused(bench("recall", {"--task", task}), {"--task", "passkey", "needle", std::string("'") + task + "'"});
+  }
+  expect_refused(bench("recall", {"--filler", "1"}), {"--filler", "book or repeated", "'1'"});
+  expect_refused(bench("recall", {"--depths", "half"}), {"--depths", "a number", "'half'"});
   expect_refused(bench("recall", {"--lengths", "60", "--task", "multikey"}), {"length 60"});
   expect_refused({"bench", "recall", "--model", stories(), "--methods", "memory"}, {"method memory", "--mem-layers"});
+}
+
+// A method that cannot be costs no other method its numbers.
+TEST_F(RecallCommand, RefusesWhatALaterCellCannotDoBeforeTheFirst) {
+  const Words words = bench("recall", {"--lengths", "300,400", "--trials", "1"});
+  for (const char* method : {"memory:window=20", "none:window=20", "yarn:window=20"}) {
+    expect_refused(words + Words{"--methods", std::string("none,") + method},
+                   {std::string("method ") + method + " at 300 tokens", "window of 20", "room for a question"});
+  }
+  expect_refused(words + Words{"--methods", "none,memory", "--index", "garbage"}, {"index 'garbage'"});
+  expect_refused(bench("recall", {"--lengths", "400,30", "--trials", "1"}), {"length 30"});
+}
+
+TEST_F(RecallCommand, TakesListsOfLongrope) {
+  const nlohmann::json report =
+      json_of(bench("recall", {"--lengths", "300", "--trials", "1", "--methods",
+                               "longrope:short-factor=1;1;1;1:long-factor=1;1;1;2:original-length=128,none"}));
+  EXPECT_EQ(report.at("cells").size(), 2U);
 }
 
 class PerplexityCommand : public BenchCommand {
@@ -126,7 +149,8 @@ TEST_F(PerplexityCommand, OfSeveralTextsHasACellForEach) {
 TEST_F(PerplexityCommand, RefusesWhatCannotBe) {
   const Words words = bench("perplexity", {"--text", text()});
   const auto refuse = [&](const Words& rest, const Words& named) { expect_refused(words + rest, named); };
-  refuse({"--convention", "best"}, {"--convention", "best"});
+  refuse({"--convention", "best"}, {"--convention", "one-pass", "'best'"});
+  refuse({"--convention", "1"}, {"--convention", "one-pass", "'1'"});
   refuse({"--memory", "64", "--lengths", "64"}, Words{"--lengths"});
   refuse({"--start", "64", "--targets", "100", "--memory", "0"}, {"--targets 100", "64"});
   refuse({"--start", "64", "--targets", "64", "--memory", "128"}, {"--memory 128", "--start"});
@@ -139,7 +163,34 @@ TEST_F(PerplexityCommand, RefusesWhatCannotBe) {
   refuse({"--lengths", "100000", "--convention", "one-pass"}, {path("text.txt"), "100000", "--lengths"});
   refuse({"--lengths", "1"}, {"--lengths 1"});
   refuse({"--curve", "0"}, {"--curve"});
+  refuse({"--targets", "0"}, {"--targets", "from 1"});
+  refuse({"--start", "64", "--targets", "64", "--memory", "0", "--methods", "none,memory", "--index", "garbage"},
+         {"index 'garbage'"});
+  expect_refused({"bench", "perplexity", "--model", stories(), "--mem-layers", "2", "--text", text(), "--window", "1",
+                  "--start", "64", "--targets", "64", "--memory", "0"},
+                 {"method memory", "window of at least 2"});
   expect_refused(bench("perplexity", {"--text", path("missing")}), {path("missing")});
+}
+
+TEST_F(PerplexityCommand, RefusesWhatTheConventionDoesNotUse) {
+  const auto refuse = [&](const Words& rest, const Words& named) {
+    expect_refused(bench("perplexity", {"--text", text()}) + rest, named);
+  };
+  for (const char* convention : {"one-pass", "token-by-token"}) {
+    const Words words = {"--convention", convention, "--lengths", "100", "--methods", "none"};
+    refuse(words + Words{"--stride", "16"}, {"--stride", convention, "mode=recompute"});
+    refuse(words + Words{"--targets", "64"}, {"--targets", convention});
+    refuse(words + Words{"--memory", "0"}, {"--memory", convention, "--lengths"});
+  }
+  refuse({"--start", "64", "--targets", "64", "--memory", "0", "--stride", "8"}, {"--stride", "convention memory"});
+  refuse({"--lengths", "100", "--memory", "0"}, {"--memory", "convention stride"});
+  refuse({"--lengths", "100", "--methods", "dynamic-ntk:mode=recompute"}, {"key mode", "found stride"});
+  refuse({"--convention", "recompute", "--lengths", "100", "--methods", "memory"}, {"method memory", "recompute"});
+  const nlohmann::json report =
+      json_of(bench("perplexity", {"--text", text(), "--convention", "one-pass", "--lengths", "100", "--stride", "50",
+                                   "--methods", "dynamic-ntk:mode=recompute,dynamic-ntk:mode=consistent"}));
+  EXPECT_EQ(report.at("cells").at(0).at("tokens"), 1);
+  EXPECT_EQ(report.at("cells").at(1).at("tokens"), 99);
 }
 
 TEST_F(PerplexityCommand, SaysWhatItHasWhenInterrupted) {
@@ -192,6 +243,25 @@ TEST_F(CostCommand, RefusesWhatCannotBe) {
   expect_refused(bench("cost", {"--lengths", "0"}), {"--lengths 0"});
   expect_refused(bench("cost", {"--methods", "memory", "--decode", "60", "--lengths", "100"}),
                  {"method memory at 100 tokens", "window of 64"});
+  expect_refused(bench("cost", {"--methods", "none,none:window=40", "--lengths", "100"}),
+                 {"method none:window=40 at 100 tokens", "window of 40"});
+  expect_refused(bench("cost", {"--index", "garbage"}), {"index 'garbage'"});
+  expect_refused(bench("cost", {"--instruction-set", "mmx"}), {"mmx"});
+}
+
+TEST_F(CostCommand, KeepsWhatIsFinishedWhenAProcessIsKilled) {
+  const Invocation invocation = {
+      .arguments = bench("cost", {"--methods", "none:window=full", "--lengths", "64,400000", "--decode", "1"}),
+      .limits = {{RLIMIT_CPU, 4}}};  // of each process
+  const Outcome outcome = run(invocation);
+  EXPECT_EQ(outcome.exit_code, 1) << outcome.signal;
+  EXPECT_THAT(outcome.err, ::testing::StartsWith("memlane: method none:window=full at 400000 tokens: signal "));
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+  const nlohmann::json report = nlohmann::json::parse(outcome.out, nullptr, false);
+  ASSERT_TRUE(report.is_object()) << outcome.out;
+  EXPECT_EQ(report.at("complete"), false);
+  ASSERT_EQ(report.at("cells").size(), 1U);
+  EXPECT_EQ(report.at("cells").at(0).at("length"), 64);
 }
 
 }  // namespace

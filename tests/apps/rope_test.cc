@@ -64,6 +64,18 @@ TEST_F(RopeCommand, ShowsBothKindsOfLayersOfAModel) {
   EXPECT_EQ(of_flags({"--model", path("model"), "--rope", "linear:factor=2"}).at("method"), "linear");
 }
 
+TEST_F(RopeCommand, AFactorOfMemoryLayersThatIsNotSaidIsThatOfTheirWindow) {
+  copy_of_stories("model");
+  auto config = nlohmann::json::parse(read_text(path("model/config.json")));
+  config["mem_layers"] = {2};
+  write("model/config.json", config.dump());
+  const auto found =
+      of_flags({"--model", path("model"), "--rope", "linear", "--memory-rope", "linear", "--length", "2048"});
+  EXPECT_EQ(found.at("factor"), 4.0);
+  EXPECT_EQ(found.at("memory").at("length"), 512);
+  EXPECT_EQ(found.at("memory").at("factor"), 1.0);
+}
+
 TEST_F(RopeCommand, NamesWhatIsWrong) {
   expect_refused(Words{"rope"}, {"--head-dim"});
   expect_refused(Words{"rope", "--head-dim", "7"}, {"--head-dim", "found 7"});
@@ -72,6 +84,9 @@ TEST_F(RopeCommand, NamesWhatIsWrong) {
   expect_refused(Words{"rope", "--head-dim", "8", "--method", "yarn", "--factor", "0.5"}, {"factor", "from 1"});
   expect_refused(Words{"rope", "--head-dim", "8", "--method", "yarn", "--factor", "nan"}, {"factor"});
   expect_refused(Words{"rope", "--head-dim", "8", "--rope-theta", "-1"}, {"theta"});
+  expect_refused(Words{"rope", "--head-dim", "8", "--truncate", "maybe"}, {"--truncate", "false or true", "'maybe'"});
+  expect_refused(Words{"rope", "--head-dim", "8", "--beta-fast", "fast"}, {"--beta-fast", "a number", "'fast'"});
+  expect_refused(Words{"rope", "--head-dim", "8", "--short-factor", "1,b"}, {"--short-factor", "a number", "'b'"});
   expect_refused(Words{"rope", "--head-dim", "8", "--method", "longrope", "--factor", "2", "--short-factor", "1,2"},
                  {"short_factor", "expected 4 numbers"});
   expect_refused(Words{"rope", "--model", stories(), "--method", "yarn"}, {"--model", "--rope"});

@@ -81,6 +81,24 @@ TEST_F(Methods, ScaleThePlainLayersAndLeaveMemoryLayersAlone) {
   EXPECT_EQ(own.factor, 2);
 }
 
+TEST_F(Methods, AFactorOfMemoryLayersThatIsNotSaidIsThatOfTheirWindow) {
+  const auto factor = [&](const char* text) { return settings(text, 65536, 12).memory.memory_rope.factor; };
+  EXPECT_EQ(factor("memory+yarn:window=8192:memory-rope=linear"), 1);
+  EXPECT_EQ(factor("memory+yarn:window=8192:memory-window=4096:memory-rope=linear"), 2);
+  EXPECT_EQ(factor("memory+yarn:window=8192:memory-window=full:memory-rope=linear"), 4);
+  EXPECT_EQ(factor("memory+yarn:window=full:memory-window=full:memory-rope=linear"), 32) << "the room is not text";
+}
+
+TEST_F(Methods, HaveSemicolonsInListsBecauseCommasSeparateMethods) {
+  config_.head_dim = 4;
+  const RopeScaling longrope = settings("longrope:short-factor=1;1.5:long-factor=2;4:factor=2").memory.rope;
+  EXPECT_EQ(longrope.short_factor, (std::vector<double>{1, 1.5}));
+  EXPECT_EQ(longrope.long_factor, (std::vector<double>{2, 4}));
+  EXPECT_EQ(settings("memory:memory-rope=longrope/short-factor=1;1.5/long-factor=2;4").memory.memory_rope.long_factor,
+            longrope.long_factor);
+  EXPECT_THAT(error("1.5:long-factor=2"), HasSubstr("separated by ';'"));
+}
+
 TEST_F(Methods, TakeEveryKeyOfTheScaling) {
   const RopeScaling yarn = settings("yarn:factor=4:attention-factor=1:beta-fast=16:truncate=false").memory.rope;
   EXPECT_EQ(yarn.attention_factor, 1);
@@ -158,6 +176,13 @@ TEST_F(Methods, SayWhatIsWrong) {
   EXPECT_THAT(error("memory:factor=4"), HasSubstr("key factor: expected a RoPE scaling"));
   EXPECT_THAT(error("none:window=0"), HasSubstr("method none:window=0: key window"));
   EXPECT_THAT(error("none:window=-1"), HasSubstr("found '-1'"));
+  EXPECT_THAT(error("none:window=1"), HasSubstr("key window: expected a whole number from 2"));
+  EXPECT_EQ(error("yarn:factor=x"), "method yarn:factor=x: factor: expected a number, found 'x'");
+  EXPECT_EQ(error("memory+yarn:factor=x:window=99"),
+            "method memory+yarn:factor=x:window=99: yarn:factor=x: factor: expected a number, found 'x'");
+  EXPECT_EQ(error("memory:memory-rope=linear/factor=x"),
+            "method memory:memory-rope=linear/factor=x: memory-rope linear:factor=x: factor: expected a number, found "
+            "'x'");
   EXPECT_THAT(error("none:window=1:window=2"), HasSubstr("found twice"));
   EXPECT_THAT(error("yarn:mode=recompute"), HasSubstr("key mode"));
   EXPECT_THAT(error("memory+dynamic-ntk:mode=recompute"), HasSubstr("without memory"));
