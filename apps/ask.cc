@@ -19,13 +19,15 @@ namespace {
 struct AskOptions {
   ModelOptions model;
   std::string memory;
+  AskedDocuments documents;
   std::string question;
   GenerationOptions generation;
 };
 
 /// Says which documents are known in part only.
-void note_incomplete(const MemoryFile& file) {
-  for (const StoredDocument& document : file.documents()) {
+void note_incomplete(const MemoryFile& file, const std::vector<std::uint32_t>& ids) {
+  for (const std::uint32_t id : ids) {
+    const StoredDocument& document = file.documents()[id];
     if (document.complete) continue;
     fmt::print(stderr, "memlane: {}: only {} of {} tokens of '{}' have been read\n", file.path().string(),
                document.entries(), document.info.tokens, document.info.name);
@@ -36,6 +38,7 @@ int ask(AskOptions options) {
   options.generation.sampler.check();
   require_utf8("question", options.question);
   const MemoryFile file = MemoryFile::open(options.memory);
+  const std::vector<std::uint32_t> asked = options.documents.choose(file);
   options.model.take_from(file);
   CpuExec exec = options.model.make_exec();
   const Lookup lookup = options.model.lookup();
@@ -48,11 +51,12 @@ int ask(AskOptions options) {
     options.model.last_context_length = std::min(ids.size(), *options.model.window);
   const MemorySettings settings = options.model.settings(config);
   const DType compute = options.model.compute_type().value_or(DType::f32);
-  require_room(config, settings, compute, lookup, {ids.size() + options.generation.max_tokens, entries_of(file), 0},
-               "this question", "use a shorter one, or fewer --max-tokens");
+  require_room(config, settings, compute, lookup,
+               {ids.size() + options.generation.max_tokens, entries_of(file, asked), 0}, "this question",
+               "use a shorter one, or fewer --max-tokens");
   const Model model = load_model(exec, options.model.model, compute);
-  const AskedMemory memory(exec, file, model, tokenizer.fingerprint(), settings, lookup);
-  note_incomplete(file);
+  const AskedMemory memory(exec, file, asked, model, tokenizer.fingerprint(), settings, lookup);
+  note_incomplete(file, asked);
 
   Session session(exec, model, settings, lookup, memory.seen());
   session.set_stop_flag(&interrupt_flag());
@@ -66,7 +70,7 @@ int ask(AskOptions options) {
     report["question"] = options.question;
     report["memory"] = options.memory;
     report["documents"] = memory.seen().size();
-    report["memory_entries"] = entries_of(file);
+    report["memory_entries"] = entries_of(file, asked);
     report["lookup"] = lookup.name();
     print_json(report);
   } else {
@@ -82,6 +86,7 @@ Subcommand add_ask(CLI::App& program) {
   const auto options = std::make_shared<AskOptions>();
   options->model.add_to(*app);
   app->add_option("--memory", options->memory, "The memory file; it is never changed")->required();
+  options->documents.add_to(*app);
   app->add_option("question", options->question, "The text to continue")->required();
   options->generation.add_to(*app);
   return {app, [options] { return ask(*options); }};

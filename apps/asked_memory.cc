@@ -1,13 +1,36 @@
 #include "apps/asked_memory.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "kernels/error.h"
+#include "memory/document_choice.h"
 #include "runtime/stored_memory.h"
 
 namespace memlane {
 
-AskedMemory::AskedMemory(CpuExec& exec, const MemoryFile& file, const Model& model,
-                         const std::string& tokenizer_fingerprint, const MemorySettings& settings,
-                         const Lookup& lookup) {
+void AskedDocuments::add_to(CLI::App& app) {
+  app.add_option("--documents", words,
+                 "Names or ids of the documents to ask, separated by commas (default: all of the memory file)")
+      ->type_name("NAME|ID,...")
+      ->expected(1)
+      ->take_all();
+}
+
+std::vector<std::uint32_t> AskedDocuments::choose(const MemoryFile& file) const {
+  std::vector<std::uint32_t> ids = choose_documents(file, "--documents", words);
+  if (words.empty()) {
+    for (const StoredDocument& document : file.documents()) ids.push_back(document.info.id);
+  }
+  std::erase_if(ids, [&](std::uint32_t id) { return file.documents()[id].windows.empty(); });
+  if (!ids.empty()) return ids;
+  if (words.empty()) input_error("{}: holds no document yet; ingest one first", file.path().string());
+  input_error("{}: nothing of these documents has been read yet; ingest them first", file.path().string());
+}
+
+AskedMemory::AskedMemory(CpuExec& exec, const MemoryFile& file, std::vector<std::uint32_t> ids, const Model& model,
+                         const std::string& tokenizer_fingerprint, const MemorySettings& settings, const Lookup& lookup)
+    : ids_(std::move(ids)) {
   // How a question looks memory up is free; how the documents did while they were read is part of what their entries
   // mean.
   MemoryFileHeader asked_for = memory_header(model, tokenizer_fingerprint, settings, lookup);
@@ -17,14 +40,13 @@ AskedMemory::AskedMemory(CpuExec& exec, const MemoryFile& file, const Model& mod
   const auto parameters = file.header().settings.find("index parameters");
   if (parameters != file.header().settings.end()) asked_for.settings.insert(*parameters);
   require_same_meaning(file, asked_for);
-  documents_ = load_documents(exec, file, lookup);
-  if (documents_.empty()) input_error("{}: holds no document yet; ingest one first", file.path().string());
+  documents_ = load_documents(exec, file, ids_, lookup);
   for (const auto& document : documents_) seen_.push_back(document.get());
 }
 
-std::size_t entries_of(const MemoryFile& file) {
+std::size_t entries_of(const MemoryFile& file, const std::vector<std::uint32_t>& ids) {
   std::size_t entries = 0;
-  for (const StoredDocument& document : file.documents()) entries += document.entries();
+  for (const std::uint32_t id : ids) entries += file.documents()[id].entries();
   return entries;
 }
 

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <CLI/CLI.hpp>
+#include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/exec.h"
@@ -10,22 +13,35 @@
 
 namespace memlane {
 
-/// The memory of every document of a file, to be asked.
+/// Which documents of a memory file are asked.
+struct AskedDocuments {
+  std::vector<std::string> words;  ///< names and ids; none for all documents
+
+  void add_to(CLI::App& app);
+  /// Their ids, ascending: of those that have entries. Throws InputError if a word names no document of the file, or if
+  /// nothing of them has been read.
+  std::vector<std::uint32_t> choose(const MemoryFile& file) const;
+};
+
+/// The memory of documents of a file, to be asked.
 class AskedMemory {
  public:
-  /// Throws InputError if the file was made with another model or settings, or holds nothing yet. The file must outlive
-  /// this.
-  AskedMemory(CpuExec& exec, const MemoryFile& file, const Model& model, const std::string& tokenizer_fingerprint,
-              const MemorySettings& settings, const Lookup& lookup);
+  /// ids: as AskedDocuments::choose gives them. Throws InputError if the file was made with another model or settings.
+  /// The file must outlive this.
+  AskedMemory(CpuExec& exec, const MemoryFile& file, std::vector<std::uint32_t> ids, const Model& model,
+              const std::string& tokenizer_fingerprint, const MemorySettings& settings, const Lookup& lookup);
 
   const std::vector<const DocumentMemory*>& seen() const { return seen_; }
+  /// The id of each document seen.
+  const std::vector<std::uint32_t>& ids() const { return ids_; }
 
  private:
+  std::vector<std::uint32_t> ids_;
   std::vector<std::unique_ptr<DocumentMemory>> documents_;
   std::vector<const DocumentMemory*> seen_;
 };
 
-/// Entries of all documents.
-std::size_t entries_of(const MemoryFile& file);
+/// Entries of documents.
+std::size_t entries_of(const MemoryFile& file, const std::vector<std::uint32_t>& ids);
 
 }  // namespace memlane

@@ -24,5 +24,10 @@ Subcommand add_bench_recall(CLI::App& bench);
 Subcommand add_bench_perplexity(CLI::App& bench);
 Subcommand add_bench_cost(CLI::App& bench);
 Subcommand add_bench_run(CLI::App& bench);
+/// Below `memlane memory`.
+Subcommand add_memory_list(CLI::App& memory);
+Subcommand add_memory_drop(CLI::App& memory);
+Subcommand add_memory_merge(CLI::App& memory);
+Subcommand add_memory_compact(CLI::App& memory);
 
 }  // namespace memlane

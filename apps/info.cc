@@ -5,6 +5,7 @@
 #include "apps/commands.h"
 #include "apps/model_options.h"
 #include "apps/output.h"
+#include "memory/compaction.h"
 #include "memory/memory_file.h"
 #include "runtime/model.h"
 #include "runtime/resources.h"
@@ -61,7 +62,10 @@ nlohmann::json describe_memory(const std::string& path) {
   const MemoryFileHeader& header = file.header();
   nlohmann::json documents = nlohmann::json::array();
   std::size_t entries = 0;
+  std::size_t dropped = 0;
   for (const StoredDocument& document : file.documents()) {
+    dropped += document.dropped ? 1 : 0;
+    if (document.dropped) continue;
     entries += document.entries();
     documents.push_back({{"id", document.info.id},
                          {"name", document.info.name},
@@ -74,7 +78,10 @@ nlohmann::json describe_memory(const std::string& path) {
   }
   return {{"kind", "memory"},
           {"path", path},
+          {"version", file.version()},
           {"bytes", file.bytes()},
+          {"compacted_bytes", compacted_bytes(file)},
+          {"dropped_documents", dropped},
           {"uncommitted_tail", file.has_uncommitted_tail()},
           {"model_name", header.model_name},
           {"model_fingerprint", header.model_fingerprint},

@@ -35,6 +35,7 @@ struct IngestOptions {
 struct Job {
   Document document;
   std::optional<std::uint32_t> stored;  ///< its id, if the file has it already
+  std::string stored_name;              ///< what it is called there
   bool complete = false;
   std::size_t tokens_done = 0;
   bool spooled = false;  ///< its text came from standard input
@@ -86,7 +87,7 @@ void Ingest::read_documents(const Tokenizer& tokenizer) {
     const std::filesystem::path path = document == "-" ? spool_.path() : std::filesystem::path(document);
     const bool spooled = std::filesystem::equivalent(path, spool_.path(), ignored);
     const std::string name = options_.name.value_or(spooled ? "stdin" : path.filename().string());
-    Job job{.document = read_document(path, name, tokenizer), .stored = {}, .spooled = spooled};
+    Job job{.document = read_document(path, name, tokenizer), .stored = {}, .stored_name = {}, .spooled = spooled};
     const auto same = std::find_if(jobs_.begin(), jobs_.end(), [&](const Job& other) {
       return other.document.text_fingerprint == job.document.text_fingerprint;
     });
@@ -102,12 +103,33 @@ void Ingest::read_documents(const Tokenizer& tokenizer) {
 void match_stored(std::vector<Job>& jobs, const MemoryFile& file) {
   for (Job& job : jobs) {
     for (const StoredDocument& stored : file.documents()) {
-      if (stored.info.text_fingerprint != job.document.text_fingerprint ||
+      if (stored.dropped || stored.info.text_fingerprint != job.document.text_fingerprint ||
           stored.info.tokens != job.document.ids.size())
         continue;
       job.stored = stored.info.id;
+      job.stored_name = stored.info.name;
       job.complete = stored.complete;
       job.tokens_done = stored.entries();
+    }
+  }
+}
+
+/// A name stands for one text. file: the memory file; null before there is one.
+void require_new_names(const std::vector<Job>& jobs, const MemoryFile* file) {
+  for (const Job& job : jobs) {
+    if (job.stored) continue;
+    const std::string& name = job.document.name;
+    for (const Job& other : jobs) {
+      if (&other == &job || other.document.name != name || other.stored) continue;
+      input_error("{}: expected one text of this name, found two; ingest one of them by itself, with another --name",
+                  name);
+    }
+    for (const StoredDocument& stored : file != nullptr ? file->documents() : std::vector<StoredDocument>()) {
+      if (stored.dropped || stored.info.name != name) continue;
+      input_error(
+          "{}: holds another text of the name '{}' already (document {}); give this one another --name, or drop that "
+          "one with `memlane memory drop`",
+          file->path().string(), name, stored.info.id);
     }
   }
 }
@@ -160,7 +182,8 @@ void Ingest::print_plan(const Plan& plan) const {
              cut ? fmt::format(", cut to {} in memory layers", settings_.memory_window) : "");
   for (const Job& job : jobs_) {
     const std::size_t tokens = job.document.ids.size();
-    const std::string state = job.complete ? ", in memory already"
+    const bool renamed = job.stored && job.stored_name != job.document.name;
+    const std::string state = job.complete ? ", in memory already" + (renamed ? " as " + job.stored_name : "")
                               : job.tokens_done > 0
                                   ? fmt::format(", {} of them in memory already", count_text(job.tokens_done))
                                   : "";
@@ -296,6 +319,7 @@ int Ingest::run() {
   if (writer_) require_same_settings(config, compute, tokenizer, lookup);
   read_documents(tokenizer);
   if (writer_) match_stored(jobs_, writer_->stored());
+  require_new_names(jobs_, writer_ ? &writer_->stored() : nullptr);
 
   const Plan plan = make_plan(exec, config, compute, shape, lookup);
   if (!options_.quiet) print_plan(plan);

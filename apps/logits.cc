@@ -21,6 +21,7 @@ namespace {
 struct LogitsOptions {
   ModelOptions model;
   std::optional<std::string> ids, text, then_ids, memory;
+  AskedDocuments documents;
   std::string output;
   bool json = false;
 };
@@ -72,9 +73,14 @@ nlohmann::json report(const LogitsOptions& options, const Model& model, const Se
 
 int write_logits(LogitsOptions options) {
   check_output(options);
+  if (!options.memory && !options.documents.words.empty()) {
+    input_error("--documents: expected a --memory whose documents they are, found none");
+  }
   std::optional<MemoryFile> file;
+  std::vector<std::uint32_t> asked;
   if (options.memory) {
     file.emplace(MemoryFile::open(*options.memory));
+    asked = options.documents.choose(*file);
     options.model.take_from(*file);
   }
   CpuExec exec = options.model.make_exec();
@@ -91,7 +97,7 @@ int write_logits(LogitsOptions options) {
   const std::size_t tokens = ids.size() + then_ids.size();
   const std::size_t vocab = config.vocab_size;
   require_room(config, settings, compute, lookup,
-               {tokens, file ? entries_of(*file) : 0, tokens * vocab * sizeof(float)},
+               {tokens, file ? entries_of(*file, asked) : 0, tokens * vocab * sizeof(float)},
                fmt::format("the logits of {} tokens", tokens), "use a shorter prompt");
   const Model model = load_model(exec, options.model.model, compute);
   std::optional<AskedMemory> memory;
@@ -99,7 +105,7 @@ int write_logits(LogitsOptions options) {
     // Ids say what they mean; a text must be cut by the tokenizer that the documents were cut by.
     const std::string tokenizer =
         options.text ? Tokenizer::open(options.model.model).fingerprint() : file->header().tokenizer_fingerprint;
-    memory.emplace(exec, *file, model, tokenizer, settings, lookup);
+    memory.emplace(exec, *file, asked, model, tokenizer, settings, lookup);
   }
   Session session(exec, model, settings, lookup, memory ? memory->seen() : std::vector<const DocumentMemory*>());
   session.set_stop_flag(&interrupt_flag());
@@ -129,6 +135,7 @@ Subcommand add_logits(CLI::App& program) {
   app->add_option("--text", options->text, "The prompt as text");
   app->add_option("--then-ids", options->then_ids, "File of token ids to feed one at a time after the prompt");
   app->add_option("--memory", options->memory, "A memory file to attend to, as ask does");
+  options->documents.add_to(*app);
   app->add_option("--output", options->output,
                   "safetensors file: logits [tokens, vocab], then_logits [then tokens, vocab], float32")
       ->required();

@@ -30,7 +30,7 @@ std::string usage_message(const CLI::ParseError& error, const CLI::App& program)
   for (const CLI::App* used : program.get_subcommands()) name += " " + used->get_name();
   const std::vector<std::string> unknown = program.remaining();
   if (program.get_subcommands().empty() && !unknown.empty()) {
-    return fmt::format("{}: expected ingest, ask, generate, logits, rope, info or bench (see memlane --help)",
+    return fmt::format("{}: expected ingest, ask, generate, memory, logits, rope, info or bench (see memlane --help)",
                        unknown.front());
   }
   return fmt::format("{} (see {} --help)", error.what(), name);
@@ -43,10 +43,13 @@ int run(int argc, char** argv) {
   program.failure_message(CLI::FailureMessage::simple);
   CLI::App& bench = *program.add_subcommand("bench", "Measure a model");
   bench.require_subcommand(1);
+  CLI::App& memory = *program.add_subcommand("memory", "Look after the documents in memory files");
+  memory.require_subcommand(1);
   const Subcommand commands[] = {
-      add_ingest(program),   add_ask(program),    add_generate(program),   add_logits(program),
-      add_rope(program),     add_info(program),   add_bench_recall(bench), add_bench_perplexity(bench),
-      add_bench_cost(bench), add_bench_run(bench)};
+      add_ingest(program),      add_ask(program),          add_generate(program),   add_logits(program),
+      add_rope(program),        add_info(program),         add_bench_recall(bench), add_bench_perplexity(bench),
+      add_bench_cost(bench),    add_bench_run(bench),      add_memory_list(memory), add_memory_drop(memory),
+      add_memory_merge(memory), add_memory_compact(memory)};
   try {
     program.parse(argc, argv);
   } catch (const CLI::Success& request) {  // --help, --version

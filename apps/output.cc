@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "kernels/error.h"
 
@@ -19,10 +20,14 @@ void print_text(std::string_view text) {
   }
 }
 
-void print_problem(std::string message) {
+std::string one_line(std::string text) {
   std::replace_if(
-      message.begin(), message.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
-  fmt::print(stderr, "memlane: {}\n", message);
+      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
+  return text;
+}
+
+void print_problem(std::string message) {
+  fmt::print(stderr, "memlane: {}\n", one_line(std::move(message)));
 }
 
 void print_json(const nlohmann::json& object) {

@@ -28,8 +28,9 @@ std::string count_text(std::size_t count) {
   return digits;
 }
 
-Progress::Progress(std::string label, std::size_t done, std::size_t total, bool shown)
+Progress::Progress(std::string label, std::size_t done, std::size_t total, bool shown, std::string unit)
     : label_(std::move(label)),
+      unit_(std::move(unit)),
       first_(done),
       total_(total),
       shown_(shown),
@@ -73,9 +74,9 @@ std::string Progress::line(std::size_t done) const {
   const double rate = static_cast<double>(done - first_) / std::max(seconds(), 1e-9);
   const std::size_t filled = kBarWidth * done / std::max<std::size_t>(total_, 1);
   const double left = seconds_left(done);
-  return fmt::format("{} [{}{}] {:3}%  {} of {} tokens  {} tokens/s  {} left", label_, std::string(filled, '#'),
+  return fmt::format("{} [{}{}] {:3}%  {} of {} {}  {} {}/s  {} left", label_, std::string(filled, '#'),
                      std::string(kBarWidth - filled, '.'), 100 * done / std::max<std::size_t>(total_, 1),
-                     count_text(done), count_text(total_), count_text(static_cast<std::size_t>(rate)),
+                     count_text(done), count_text(total_), unit_, count_text(static_cast<std::size_t>(rate)), unit_,
                      duration_text(left));
 }
 

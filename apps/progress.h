@@ -9,8 +9,8 @@ namespace memlane {
 /// A progress line on standard error: a bar that redraws itself on a terminal, a line every few seconds elsewhere.
 class Progress {
  public:
-  /// done: tokens that were done before this run. shown: false for a quiet one.
-  Progress(std::string label, std::size_t done, std::size_t total, bool shown);
+  /// done: tokens that were done before this run. shown: false for a quiet one. unit: what is counted.
+  Progress(std::string label, std::size_t done, std::size_t total, bool shown, std::string unit = "tokens");
   ~Progress();
 
   void update(std::size_t done);
@@ -21,7 +21,7 @@ class Progress {
   void learn(std::size_t done);
   double seconds_left(std::size_t done) const;
 
-  std::string label_;
+  std::string label_, unit_;
   std::size_t first_;
   std::size_t total_;
   bool shown_;

@@ -152,8 +152,18 @@ void WritableFile::rename_to(const std::filesystem::path& path) {
     WritableFile(path, -1, {}).fail("cannot create the file", error);
   }
   path_ = path;
+  sync_folder();
+}
+
+void WritableFile::replace(const std::filesystem::path& path) {
+  if (calls_.replace(path_.c_str(), path.c_str()) != 0) fail(fmt::format("cannot replace {}", path.string()), errno);
+  path_ = path;
+  sync_folder();
+}
+
+void WritableFile::sync_folder() {
   // The new name is an entry of its folder: that has to reach the disk too.
-  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  const std::filesystem::path folder = path_.has_parent_path() ? path_.parent_path() : ".";
   const int fd = retry_interrupted([&] { return ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (fd < 0) fail("cannot open the folder of the file", errno);
   const int synced = retry_interrupted([&] { return calls_.fsync(fd); });

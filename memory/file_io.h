@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <span>
@@ -21,6 +22,8 @@ struct FileCalls {
   std::function<int(int, ::off_t)> ftruncate = ::ftruncate;
   /// Renames, and fails with EEXIST instead of replacing a file.
   std::function<int(const char*, const char*)> rename = rename_without_replacing;
+  /// Renames and replaces.
+  std::function<int(const char*, const char*)> replace = ::rename;
   std::function<int(const char*)> unlink = ::unlink;
 
   static int rename_without_replacing(const char* from, const char* to);
@@ -53,12 +56,15 @@ class WritableFile {
   void truncate(std::uint64_t length);
   /// Gives the file its final name, durably. Throws, leaving both names alone, if `path` exists.
   void rename_to(const std::filesystem::path& path);
+  /// The same, but replaces what `path` names, in one step: at any time it names the old file or this one.
+  void replace(const std::filesystem::path& path);
   /// Removes the file's name. Failure is ignored: this is how failed work is cleaned up.
   void remove() noexcept;
 
  private:
   WritableFile(const std::filesystem::path& path, int fd, FileCalls calls);
   void lock();
+  void sync_folder();
   [[noreturn]] void fail(const std::string& action, int error) const;
 
   std::filesystem::path path_;

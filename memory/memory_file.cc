@@ -86,10 +86,11 @@ MemoryFile MemoryFile::open(const std::filesystem::path& path) {
     expect_zeros_after_slots(file, parsed.commits_offset, path);
     memory.header_ = std::move(parsed.header);
     memory.commits_offset_ = parsed.commits_offset;
+    memory.version_ = parsed.version;
     memory.commit_ = *commit;
     const auto records = split_records(file, records_offset(parsed.commits_offset), *commit, parsed.digest, path);
     verify_checksums(records, path);
-    memory.documents_ = interpret(records, memory.header_, path);
+    memory.documents_ = interpret(records, memory.header_, memory.version_, path);
     return memory;
   }
 }

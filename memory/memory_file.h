@@ -52,19 +52,23 @@ struct StoredWindow {
   std::span<const std::int32_t> ids;   ///< [count] token ids, none negative
   const std::byte* entries = nullptr;  ///< shape.segment_bytes(count) bytes, aligned to 64, laid out as Segment says
   std::size_t count = 0;               ///< entries, 1 … header().window
+  std::uint64_t checksum = 0;          ///< of the entries
 };
 
 /// The key indexes stored last for a document. Empty blobs: none were stored.
 struct StoredIndexes {
   std::size_t entries_covered = 0;                ///< the first so many entries of the document
   std::vector<std::span<const std::byte>> blobs;  ///< [memory layers * kv heads], layer-major, each aligned to 64
+  std::vector<std::uint64_t> checksums;           ///< of the blobs
 };
 
 struct StoredDocument {
   DocumentInfo info;
   bool complete = false;
+  bool dropped = false;               ///< only its info is left
   std::vector<StoredWindow> windows;  ///< contiguous from 0
   StoredIndexes indexes;
+  std::uint64_t file_bytes = 0;  ///< of all its records, those that nobody needs any more included
 
   /// Entries in all windows: the tokens read so far.
   std::size_t entries() const;
@@ -91,7 +95,10 @@ class MemoryFile {
 
   const std::filesystem::path& path() const { return file_.path(); }
   const MemoryFileHeader& header() const { return header_; }
+  /// Every document that was begun, by its id: those that were dropped, too.
   const std::vector<StoredDocument>& documents() const { return documents_; }
+  /// Of the format: 1 cannot hold what drops a document.
+  std::uint32_t version() const { return version_; }
   const Commit& commit() const { return commit_; }
   /// Committed bytes.
   std::uint64_t bytes() const { return commit_.length; }
@@ -106,6 +113,7 @@ class MemoryFile {
 
   MappedFile file_;
   std::uint64_t commits_offset_ = 0;
+  std::uint32_t version_ = 0;
   MemoryFileHeader header_;
   Commit commit_;
   std::vector<StoredDocument> documents_;

@@ -26,12 +26,12 @@ CommitSlot make_commit_slot(const Commit& commit) {
   return slot;
 }
 
-std::vector<std::byte> empty_file(const MemoryFileHeader& header) {
+std::vector<std::byte> empty_file(const MemoryFileHeader& header, std::uint32_t version) {
   const std::string json = header_to_json(header);
   MEMLANE_EXPECTS(json.size() <= kLargestHeader);
   Preamble preamble{};
   preamble.magic = kMagic;
-  preamble.version = kVersion;
+  preamble.version = version;
   preamble.header_bytes = static_cast<std::uint32_t>(json.size());
   preamble.header_checksum = checksum(std::as_bytes(std::span(json)));
   seal(preamble);
@@ -54,11 +54,11 @@ ParsedHeader parse_header(std::span<const std::byte> file, const std::filesystem
   }
   if (file.size() < sizeof(Preamble)) truncated(path, file.size(), sizeof(Preamble));
   const auto preamble = load<Preamble>(file);
-  if (preamble.version != kVersion) {
+  if (preamble.version < kOldestVersion || preamble.version > kVersion) {
     input_error(
-        "{}: memory file of version {}, but this memlane reads version {}; ingest the documents again, or use the "
-        "memlane that wrote it",
-        path.string(), preamble.version, kVersion);
+        "{}: memory file of version {}, but this memlane reads versions {} to {}; ingest the documents again, or use "
+        "the memlane that wrote it",
+        path.string(), preamble.version, kOldestVersion, kVersion);
   }
   if (!is_sealed(preamble)) damaged(path, "the checksum of its first 64 bytes does not match");
   if (!all_zero(preamble.zeros)) damaged(path, "unknown fields in its first 64 bytes");
@@ -74,7 +74,7 @@ ParsedHeader parse_header(std::span<const std::byte> file, const std::filesystem
   if (!all_zero(file.subspan(end, commits_offset - end))) damaged(path, "bytes after its header are not zero");
   MemoryFileHeader header = header_from_json({reinterpret_cast<const char*>(json.data()), json.size()}, path);
   check_header(header, path);
-  return {std::move(header), commits_offset, preamble.checksum};
+  return {std::move(header), preamble.version, commits_offset, preamble.checksum};
 }
 
 void damaged(const std::filesystem::path& path, const std::string& reason) {

@@ -26,9 +26,11 @@ namespace memlane::format {
 
 static_assert(std::endian::native == std::endian::little, "memory files are mapped, and little-endian");
 
-inline constexpr std::uint32_t kVersion = 1;
-inline constexpr std::size_t kAlignment = 64;  // of records and their parts; what Segment needs
-inline constexpr std::size_t kBlock = 4096;    // of the header and the commit slots: each has a disk block to itself
+inline constexpr std::uint32_t kVersion = 2;
+inline constexpr std::uint32_t kOldestVersion = 1;  // that can be read and appended to
+inline constexpr std::uint32_t kDropVersion = 2;    // that brought records of type drop_document
+inline constexpr std::size_t kAlignment = 64;       // of records and their parts; what Segment needs
+inline constexpr std::size_t kBlock = 4096;  // of the header and the commit slots: each has a disk block to itself
 inline constexpr std::size_t kLargestHeader = std::size_t{256} << 10;
 inline constexpr std::size_t kLongestName = 4096;
 
@@ -57,7 +59,13 @@ struct CommitSlot {
 static_assert(sizeof(CommitSlot) == 512 && sizeof(Commit) == 32 && std::is_trivially_copyable_v<CommitSlot>);
 inline constexpr std::array<char, 8> kCommitMagic = {'M', 'L', 'C', 'O', 'M', 'M', 'I', 'T'};
 
-enum class RecordType : std::uint32_t { begin_document = 1, window = 2, index = 3, end_document = 4 };
+enum class RecordType : std::uint32_t {
+  begin_document = 1,
+  window = 2,
+  index = 3,
+  end_document = 4,
+  drop_document = 5
+};
 
 /// A record is this header, a head (small: numbers, names, ids) and a body (bulk: entries, an index), each followed by
 /// zeros to a multiple of 64.
@@ -108,6 +116,11 @@ struct EndDocumentHead {
   std::uint64_t entries;
 };
 static_assert(sizeof(EndDocumentHead) == 16);
+struct DropDocumentHead {
+  std::uint32_t document;
+  std::uint32_t zero;
+};
+static_assert(sizeof(DropDocumentHead) == 8);
 
 template <class Struct>
 std::span<const std::byte> sealed_bytes(const Struct& sealed) {
@@ -152,10 +165,11 @@ constexpr std::uint64_t records_offset(std::uint64_t commits_offset) {
 void check_header(const MemoryFileHeader& header, const std::filesystem::path& path);
 
 /// The bytes of a file without documents. The header has been checked.
-std::vector<std::byte> empty_file(const MemoryFileHeader& header);
+std::vector<std::byte> empty_file(const MemoryFileHeader& header, std::uint32_t version = kVersion);
 
 struct ParsedHeader {
   MemoryFileHeader header;
+  std::uint32_t version;
   std::uint64_t commits_offset;
   std::uint64_t digest;  // of a file without records
 };

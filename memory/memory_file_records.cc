@@ -59,9 +59,10 @@ bool is_intact(const RecordView& record) {
 /// Reads records in order, and knows what may come next.
 class Interpreter {
  public:
-  Interpreter(const MemoryFileHeader& header, const std::filesystem::path& path)
+  Interpreter(const MemoryFileHeader& header, std::uint32_t version, const std::filesystem::path& path)
       : shape_(header.shape),
         window_(header.window),
+        version_(version),
         index_slots_(header.shape.layers.size() * header.shape.kv_heads),
         path_(path) {}
 
@@ -77,6 +78,9 @@ class Interpreter {
         return index();
       case RecordType::end_document:
         return end_document();
+      case RecordType::drop_document:
+        if (version_ >= kDropVersion) return drop_document();
+        break;
     }
     damaged(path_, fmt::format("{}: unknown type {}", at(record), static_cast<std::uint32_t>(record.header.type)));
   }
@@ -103,10 +107,14 @@ class Interpreter {
     return load<Head>(record_->head);
   }
 
+  /// The document that the record belongs to.
   Progress& document(std::uint32_t id) {
     expect(id < documents_.size(), "it belongs to an unknown document");
+    expect(!documents_[id].stored.dropped, "it belongs to a document that was dropped");
+    documents_[id].stored.file_bytes += bytes_of_record();
     return documents_[id];
   }
+  std::uint64_t bytes_of_record() const { return record_bytes(record_->head.size(), record_->body.size()); }
 
   void begin_document() {
     const auto head = this->head<BeginDocumentHead>();
@@ -119,6 +127,7 @@ class Interpreter {
     Progress progress;
     progress.stored.info = {head.document, std::string(texts, head.name_bytes),
                             std::string(texts + head.name_bytes, head.fingerprint_bytes), head.text_bytes, head.tokens};
+    progress.stored.file_bytes = bytes_of_record();
     documents_.push_back(std::move(progress));
   }
 
@@ -135,7 +144,7 @@ class Interpreter {
     const auto* first = reinterpret_cast<const std::int32_t*>(record_->head.data() + sizeof head);
     const std::span<const std::int32_t> ids(first, head.count);
     expect(std::all_of(ids.begin(), ids.end(), [](std::int32_t id) { return id >= 0; }), "a negative token id");
-    windows.push_back({head.index, ids, record_->body.data(), head.count});
+    windows.push_back({head.index, ids, record_->body.data(), head.count, record_->header.body_checksum});
     document.entries += head.count;
   }
 
@@ -145,13 +154,14 @@ class Interpreter {
     expect(record_->head.size() == sizeof head, "its head has a wrong size");
     if (next_slot_ == 0) {
       set_of_ = head.document;
-      set_ = {head.entries_covered, {}};
+      set_ = {head.entries_covered, {}, {}};
       expect(head.entries_covered <= document.entries, "its index covers more entries than there are");
     }
     expect(head.slot == next_slot_, "key indexes are out of order");
     expect(head.document == set_of_ && head.entries_covered == set_.entries_covered,
            "a key index of another set than those before it");
     set_.blobs.push_back(record_->body);
+    set_.checksums.push_back(record_->header.body_checksum);
     next_slot_ = (next_slot_ + 1) % index_slots_;
     if (next_slot_ == 0) document.stored.indexes = std::move(set_);
   }
@@ -166,8 +176,18 @@ class Interpreter {
     document.stored.complete = true;
   }
 
+  void drop_document() {
+    const auto head = this->head<DropDocumentHead>();
+    expect(record_->head.size() == sizeof head && head.zero == 0 && record_->body.empty(), "unknown fields");
+    StoredDocument& dropped = document(head.document).stored;
+    dropped.dropped = true;
+    dropped.windows = {};
+    dropped.indexes = {};
+  }
+
   const EntryShape& shape_;
   std::size_t window_;
+  std::uint32_t version_;
   std::size_t index_slots_;
   const std::filesystem::path& path_;
   const RecordView* record_ = nullptr;
@@ -225,8 +245,8 @@ void verify_checksums(std::span<const RecordView> records, const std::filesystem
 }
 
 std::vector<StoredDocument> interpret(std::span<const RecordView> records, const MemoryFileHeader& header,
-                                      const std::filesystem::path& path) {
-  Interpreter interpreter(header, path);
+                                      std::uint32_t version, const std::filesystem::path& path) {
+  Interpreter interpreter(header, version, path);
   for (const RecordView& record : records) interpreter.read(record);
   return interpreter.finish();
 }

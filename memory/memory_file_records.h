@@ -32,6 +32,6 @@ void verify_checksums(std::span<const RecordView> records, const std::filesystem
 /// What the records say, once their checksums are right; spans point into them. Throws InputError if they contradict
 /// the header or one another: a checksum finds damage, not a faulty or hostile writer.
 std::vector<StoredDocument> interpret(std::span<const RecordView> records, const MemoryFileHeader& header,
-                                      const std::filesystem::path& path);
+                                      std::uint32_t version, const std::filesystem::path& path);
 
 }  // namespace memlane::format

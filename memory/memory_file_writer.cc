@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -17,6 +18,9 @@ struct MemoryFileWriter::Record {
   RecordType type;
   std::vector<std::byte> head;
   std::span<const std::byte> body;
+  std::optional<std::uint64_t> body_checksum = {};  // if it is known
+
+  std::uint64_t bytes() const { return record_bytes(head.size(), body.size()); }
 };
 
 namespace {
@@ -35,7 +39,7 @@ MemoryFileWriter::MemoryFileWriter(WritableFile file, MemoryFile stored, bool cr
     : file_(std::move(file)), stored_(std::move(stored)), created_(created), commit_(stored_.commit()) {
   for (const StoredDocument& document : stored_.documents()) {
     documents_.push_back({document.info.tokens, document.entries(), static_cast<std::uint32_t>(document.windows.size()),
-                          document.complete});
+                          document.complete, document.dropped});
   }
 }
 
@@ -59,6 +63,47 @@ MemoryFileWriter MemoryFileWriter::create(const std::filesystem::path& path, con
   }
 }
 
+MemoryFileWriter MemoryFileWriter::create_successor(const std::filesystem::path& path, const MemoryFileHeader& header,
+                                                    FileCalls calls) {
+  check_header(header, path);
+  const std::filesystem::path name = path.string() + ".new";
+  WritableFile file = WritableFile::create(name, std::move(calls));
+  try {
+    std::error_code error;
+    std::filesystem::permissions(name, std::filesystem::status(path).permissions(), error);
+    if (error)
+      input_error("{}: cannot give it the permissions of {}: {}", name.string(), path.string(), error.message());
+    const std::vector<std::byte> start = empty_file(header);
+    file.write_at(0, start, start.size());
+    file.sync();
+    MemoryFile stored = MemoryFile::open(name);
+    MemoryFileWriter writer(std::move(file), std::move(stored), /*created=*/true);
+    writer.successor_of_ = path;
+    return writer;
+  } catch (...) {
+    file.remove();
+    throw;
+  }
+}
+
+void MemoryFileWriter::take_place() {
+  MEMLANE_EXPECTS(!successor_of_.empty() && !broken_);
+  // From the disk as far as the system allows: what it holds, not what this process meant to write.
+  const MemoryFile written = MemoryFile::open(file_.path());
+  MEMLANE_EXPECTS(written.commit().digest == commit_.digest && written.documents().size() == documents_.size());
+  const std::filesystem::path name = std::exchange(successor_of_, {});
+  try {
+    file_.replace(name);
+  } catch (...) {
+    if (file_.path() != name) successor_of_ = name;  // else it has the name, though perhaps not durably
+    throw;
+  }
+}
+
+void MemoryFileWriter::discard_successor() noexcept {
+  if (!successor_of_.empty()) file_.remove();
+}
+
 MemoryFileWriter MemoryFileWriter::append_to(const std::filesystem::path& path, FileCalls calls) {
   WritableFile file = WritableFile::open(path, std::move(calls));
   MemoryFile stored = MemoryFile::open(path);
@@ -75,21 +120,15 @@ std::uint32_t MemoryFileWriter::begin_document(const DocumentInfo& info) {
                 file_.path().string(), info.name.size(), kLongestName);
   }
   const auto id = static_cast<std::uint32_t>(documents_.size());
-  const BeginDocumentHead head = {id,
-                                  static_cast<std::uint32_t>(info.name.size()),
-                                  static_cast<std::uint32_t>(info.text_fingerprint.size()),
-                                  0,
-                                  info.text_bytes,
-                                  info.tokens};
-  const std::string texts = info.name + info.text_fingerprint;
-  const Record record = {RecordType::begin_document, head_bytes(head, std::as_bytes(std::span(texts))), {}};
+  const Record record = begin_record(id, info);
   store({&record, 1});
-  documents_.push_back({info.tokens, 0, 0, false});
+  documents_.push_back({info.tokens, 0, 0, false, false});
   return id;
 }
 
 MemoryFileWriter::Document& MemoryFileWriter::unfinished(std::uint32_t document) {
-  MEMLANE_EXPECTS(document < documents_.size() && !documents_[document].complete);
+  MEMLANE_EXPECTS(document < documents_.size());
+  MEMLANE_EXPECTS(!documents_[document].complete && !documents_[document].dropped);
   return documents_[document];
 }
 
@@ -119,7 +158,8 @@ void MemoryFileWriter::append_window(std::uint32_t document, std::span<const std
 void MemoryFileWriter::store_indexes(std::uint32_t document, std::size_t entries_covered,
                                      std::span<const std::vector<std::byte>> blobs) {
   const EntryShape& shape = stored_.header().shape;
-  MEMLANE_EXPECTS(document < documents_.size() && entries_covered <= documents_[document].entries);
+  MEMLANE_EXPECTS(document < documents_.size() && !documents_[document].dropped);
+  MEMLANE_EXPECTS(entries_covered <= documents_[document].entries);
   MEMLANE_EXPECTS(blobs.size() == shape.layers.size() * shape.kv_heads);
   std::vector<Record> records;
   for (std::size_t slot = 0; slot < blobs.size(); ++slot) {
@@ -137,6 +177,70 @@ void MemoryFileWriter::end_document(std::uint32_t document) {
   target.complete = true;
 }
 
+void MemoryFileWriter::drop_documents(std::span<const std::uint32_t> documents) {
+  if (stored_.version() < kDropVersion) {
+    input_error(
+        "{}: a memory file of version {} cannot say that a document was dropped; bring it to version {} with `memlane "
+        "memory compact` first",
+        file_.path().string(), stored_.version(), kVersion);
+  }
+  std::vector<Record> records;
+  for (const std::uint32_t document : documents) {
+    MEMLANE_EXPECTS(document < documents_.size() && !documents_[document].dropped);
+    MEMLANE_EXPECTS(std::count(documents.begin(), documents.end(), document) == 1);
+    records.push_back({RecordType::drop_document, head_bytes(DropDocumentHead{document, 0}), {}});
+  }
+  store(records);
+  for (const std::uint32_t document : documents) documents_[document].dropped = true;
+}
+
+MemoryFileWriter::Record MemoryFileWriter::begin_record(std::uint32_t id, const DocumentInfo& info) {
+  const BeginDocumentHead head = {id,
+                                  static_cast<std::uint32_t>(info.name.size()),
+                                  static_cast<std::uint32_t>(info.text_fingerprint.size()),
+                                  0,
+                                  info.text_bytes,
+                                  info.tokens};
+  const std::string texts = info.name + info.text_fingerprint;
+  return {RecordType::begin_document, head_bytes(head, std::as_bytes(std::span(texts))), {}};
+}
+
+/// The records that say the same of a document under another id. Bodies lie in its own file.
+std::vector<MemoryFileWriter::Record> MemoryFileWriter::records_of(const StoredDocument& source,
+                                                                   const EntryShape& shape, std::uint32_t id) {
+  std::vector<Record> records = {begin_record(id, source.info)};
+  for (const StoredWindow& window : source.windows) {
+    records.push_back({RecordType::window,
+                       head_bytes(WindowHead{id, window.index, window.count}, std::as_bytes(window.ids)),
+                       {window.entries, shape.segment_bytes(window.count)},
+                       window.checksum});
+  }
+  for (std::size_t slot = 0; slot < source.indexes.blobs.size(); ++slot) {
+    const IndexHead head = {id, static_cast<std::uint32_t>(slot), source.indexes.entries_covered};
+    records.push_back(
+        {RecordType::index, head_bytes(head), source.indexes.blobs[slot], source.indexes.checksums[slot]});
+  }
+  if (source.complete) {
+    records.push_back({RecordType::end_document, head_bytes(EndDocumentHead{id, 0, source.entries()}), {}});
+  }
+  return records;
+}
+
+std::uint64_t MemoryFileWriter::copied_bytes(const StoredDocument& source, const EntryShape& shape) {
+  std::uint64_t bytes = 0;
+  for (const Record& record : records_of(source, shape, 0)) bytes += record.bytes();
+  return bytes;
+}
+
+std::uint32_t MemoryFileWriter::copy_document(const StoredDocument& source, const Progress& progress) {
+  MEMLANE_EXPECTS(!source.dropped);
+  const auto id = static_cast<std::uint32_t>(documents_.size());
+  store(records_of(source, stored_.header().shape, id), progress);
+  documents_.push_back({source.info.tokens, source.entries(), static_cast<std::uint32_t>(source.windows.size()),
+                        source.complete, false});
+  return id;
+}
+
 bool MemoryFileWriter::discard_if_empty() {
   const auto has_windows = [](const Document& document) { return document.windows > 0; };
   if (!created_ || std::any_of(documents_.begin(), documents_.end(), has_windows) || !file_.is_at_its_path())
@@ -148,18 +252,21 @@ bool MemoryFileWriter::discard_if_empty() {
 /// Appends records and commits them together. The order is the whole protocol: records reach the disk before the commit
 /// that makes them part of the file, and that commit replaces the older of two, so that the newer one stands until it
 /// is whole.
-void MemoryFileWriter::store(std::span<const Record> records) {
+void MemoryFileWriter::store(std::span<const Record> records, const Progress& progress) {
   if (broken_) {
     input_error(
         "{}: an earlier write failed and could not be undone; run the command again: it continues from what is stored",
         file_.path().string());
   }
   std::uint64_t needed = 0;
-  for (const Record& record : records) needed += record_bytes(record.head.size(), record.body.size());
+  for (const Record& record : records) needed += record.bytes();
   Commit next = commit_;
   ++next.sequence;
   try {
-    for (const Record& record : records) write_record(record, needed, next);
+    for (const Record& record : records) {
+      write_record(record, needed, next);
+      if (progress) progress(next.length - commit_.length);
+    }
     file_.sync();
   } catch (...) {
     cut_tail();
@@ -182,7 +289,7 @@ void MemoryFileWriter::write_record(const Record& record, std::uint64_t needed, 
   header.head_bytes = record.head.size();
   header.body_bytes = record.body.size();
   header.head_checksum = checksum(record.head);
-  header.body_checksum = checksum(record.body);
+  header.body_checksum = record.body_checksum ? *record.body_checksum : checksum(record.body);
   seal(header);
 
   std::vector<std::byte> front(sizeof header + round_up(record.head.size(), kAlignment));

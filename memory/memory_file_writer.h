@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -52,6 +53,30 @@ class MemoryFileWriter {
   /// Marks a document complete: all its planned tokens have entries. No window can follow.
   void end_document(std::uint32_t document);
 
+  /// Drops documents, all of them or none: they count no longer, their ids are not given again, and their bytes stay
+  /// until the file is compacted. documents: none twice, none dropped before. Throws InputError if the file is of a
+  /// version that cannot say so.
+  void drop_documents(std::span<const std::uint32_t> documents);
+
+  /// Copies a document of another file with an equal header: its windows, its newest key indexes and its end if it is
+  /// complete, all or nothing. Entries and indexes keep the checksums that they were read under. Returns its id here.
+  /// progress: called after each record with the bytes stored so far; what it throws undoes the copy and goes on to
+  /// the caller.
+  using Progress = std::function<void(std::uint64_t)>;
+  std::uint32_t copy_document(const StoredDocument& source, const Progress& progress = {});
+  /// Bytes that copying a document stores.
+  static std::uint64_t copied_bytes(const StoredDocument& source, const EntryShape& shape);
+
+  /// Begins a file that is to take the place of `path`: until take_place() it is called `path` + ".new". It has the
+  /// permissions of `path`.
+  static MemoryFileWriter create_successor(const std::filesystem::path& path, const MemoryFileHeader& header,
+                                           FileCalls calls = {});
+  /// Verifies the whole file, then gives it the name of the file that it succeeds, in one step and durably. Nothing can
+  /// be stored by this writer afterwards. If it throws, `path` is one of the two files, whole.
+  void take_place();
+  /// Removes a successor that has not taken its place.
+  void discard_successor() noexcept;
+
   /// Removes a file that this writer created and that holds no window: an interrupted start leaves nothing. Returns
   /// whether it did; then the writer must not be used any more.
   bool discard_if_empty();
@@ -62,12 +87,15 @@ class MemoryFileWriter {
     std::uint64_t entries = 0;
     std::uint32_t windows = 0;
     bool complete = false;
+    bool dropped = false;
   };
   struct Record;
+  static Record begin_record(std::uint32_t id, const DocumentInfo& info);
+  static std::vector<Record> records_of(const StoredDocument& source, const EntryShape& shape, std::uint32_t id);
 
   MemoryFileWriter(WritableFile file, MemoryFile stored, bool created);
   Document& unfinished(std::uint32_t document);
-  void store(std::span<const Record> records);
+  void store(std::span<const Record> records, const Progress& progress = {});
   void write_record(const Record& record, std::uint64_t needed, Commit& next);
   void write_commit(const Commit& next);
   void undo_commit();
@@ -76,6 +104,7 @@ class MemoryFileWriter {
   WritableFile file_;
   MemoryFile stored_;
   bool created_ = false;
+  std::filesystem::path successor_of_;
   bool broken_ = false;  // a failed commit could be neither finished nor undone
   Commit commit_;
   std::vector<Document> documents_;

@@ -90,9 +90,10 @@ DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const Stored
 }
 
 std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const MemoryFile& file,
-                                                            const Lookup& lookup) {
+                                                            std::span<const std::uint32_t> ids, const Lookup& lookup) {
   std::vector<std::unique_ptr<DocumentMemory>> documents;
-  for (const StoredDocument& document : file.documents()) {
+  for (const std::uint32_t id : ids) {
+    const StoredDocument& document = file.documents()[id];
     if (document.windows.empty()) continue;
     documents.push_back(std::make_unique<DocumentMemory>(load_document(exec, file, document, lookup)));
   }

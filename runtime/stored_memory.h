@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,9 +31,9 @@ void require_same_meaning(const MemoryFile& file, const MemoryFileHeader& asked_
 DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document,
                              const Lookup& lookup);
 
-/// Every document of a file that has entries.
+/// Documents of a file as memory: those of the ids that have entries.
 std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const MemoryFile& file,
-                                                            const Lookup& lookup);
+                                                            std::span<const std::uint32_t> ids, const Lookup& lookup);
 
 /// Bytes of key indexes over so many entries: what a FAISS index with full keys takes; 0 for other lookups.
 std::size_t index_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t entries);

@@ -135,7 +135,7 @@ TEST_F(Limits, NoRoomAtAllLeavesNothing) {
 
 TEST_F(Limits, WorkThatDoesNotFitInMemoryIsRefusedBeforehand) {
   if (kSanitized) GTEST_SKIP() << "sanitizers reserve more addresses than any limit on them allows";
-  const std::string document = write("a.txt", story(100000, 1));
+  const std::string document = write("a.txt", story(200000, 1));
   constexpr ::rlim_t kLimit = ::rlim_t{400} << 20;
   // 4 layers of float32 entries: about 1 KiB and a half a token.
   const Words layers = {"--mem-layers", "0,1,2,3,4", "--mem-dtype", "float32"};

@@ -83,6 +83,7 @@ inline FileCalls faulty_calls(std::shared_ptr<Fault> fault) {
   calls.rename = [fault](const char* from, const char* to) {
     return fault->strikes() ? -1 : FileCalls::rename_without_replacing(from, to);
   };
+  calls.replace = [fault](const char* from, const char* to) { return fault->strikes() ? -1 : ::rename(from, to); };
   return calls;
 }
 

@@ -59,7 +59,7 @@ TEST_F(MemoryFileDamageTest, SaysHowManyBytesATruncatedFileLacks) {
 }
 
 TEST_F(MemoryFileDamageTest, NamesTheDamagedRecord) {
-  EXPECT_THAT(refusal_with(good_.size() - 10, std::byte{1}), HasSubstr("damaged: record 9 at byte"));
+  EXPECT_THAT(refusal_with(good_.size() - 10, std::byte{1}), HasSubstr("damaged: record 19 at byte"));
 }
 
 TEST_F(MemoryFileDamageTest, NamesTheFirstDamagedRecordOfALargeFile) {
@@ -96,7 +96,8 @@ TEST_F(MemoryFileDamageTest, IsNotAppendedTo) {
 }
 
 TEST_F(MemoryFileDamageTest, RefusesAnotherVersionNamingBoth) {
-  EXPECT_THAT(refusal_with(8, std::byte{3}), HasSubstr("memory file of version 2, but this memlane reads version 1"));
+  EXPECT_THAT(refusal_with(8, std::byte{1}),
+              HasSubstr("memory file of version 3, but this memlane reads versions 1 to 2"));
 }
 
 TEST_F(MemoryFileDamageTest, RefusesRecordsOfAnotherFile) {

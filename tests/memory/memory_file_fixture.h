@@ -83,6 +83,7 @@ class MemoryFileTest : public testing::Test {
   }
 
   /// What a file holds, as "name: 0 1 2 3 | 4 5, index of 4 'text 0'." (a full stop: complete), one document a line.
+  /// Of one that was dropped there must be nothing left but "name: dropped".
   static std::string contents(const MemoryFile& memory) {
     std::string text;
     for (const StoredDocument& document : memory.documents()) {
@@ -96,7 +97,8 @@ class MemoryFileTest : public testing::Test {
         text += fmt::format(", index of {} '{}'", document.indexes.entries_covered,
                             std::string_view(reinterpret_cast<const char*>(blob.data()), blob.size()));
       }
-      text += document.complete ? ".\n" : "\n";
+      if (document.dropped) text += " dropped";
+      text += document.complete && !document.dropped ? ".\n" : "\n";
     }
     return text;
   }
@@ -109,8 +111,8 @@ class MemoryFileTest : public testing::Test {
   }
 
   using Step = std::function<void(MemoryFileWriter&)>;
-  /// What is done to write a small file with something of everything: a complete document with an index, and an
-  /// unfinished one.
+  /// What is done to write a small file with something of everything: a complete document with an index, an unfinished
+  /// one, and two that are dropped.
   static std::vector<Step> steps() {
     return {[](MemoryFileWriter& writer) { writer.begin_document(document("novel", 6)); },
             [](MemoryFileWriter& writer) { append(writer, 0, 0, 4); },
@@ -118,9 +120,20 @@ class MemoryFileTest : public testing::Test {
             [](MemoryFileWriter& writer) { append(writer, 1, 50, 4); },
             [](MemoryFileWriter& writer) { append(writer, 0, 4, 2); },
             [](MemoryFileWriter& writer) { writer.store_indexes(0, 6, blobs("flat")); },
-            [](MemoryFileWriter& writer) { writer.end_document(0); }};
+            [](MemoryFileWriter& writer) { writer.end_document(0); },
+            [](MemoryFileWriter& writer) { writer.begin_document(document("draft", 1)); },
+            [](MemoryFileWriter& writer) { append(writer, 2, 90, 1); },
+            [](MemoryFileWriter& writer) { writer.store_indexes(2, 1, blobs("old")); },
+            [](MemoryFileWriter& writer) { writer.end_document(2); },
+            [](MemoryFileWriter& writer) { writer.begin_document(document("notes", 8)); },
+            [](MemoryFileWriter& writer) {
+              writer.drop_documents(std::vector<std::uint32_t>{2, 3});
+            }};
   }
-  static constexpr std::string_view kSmallFile = "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'.\nplay: 50 51 52 53\n";
+  /// So many of them are possible in the first version of the format.
+  static constexpr std::size_t kStepsOfVersionOne = 7;
+  static constexpr std::string_view kSmallFile =
+      "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'.\nplay: 50 51 52 53\ndraft: dropped\nnotes: dropped\n";
 
   static void write_small_file(const std::filesystem::path& path) {
     MemoryFileWriter writer = MemoryFileWriter::create(path, header());

@@ -18,10 +18,10 @@ constexpr std::uint64_t kHuge = std::uint64_t{1} << 60;
 class Forgery {
  public:
   explicit Forgery(const MemoryFileHeader& header) : Forgery(header_to_json(header)) {}
-  explicit Forgery(const std::string& json) {
+  explicit Forgery(const std::string& json, std::uint32_t version = kVersion) {
     Preamble preamble{};
     preamble.magic = kMagic;
-    preamble.version = kVersion;
+    preamble.version = version;
     preamble.header_bytes = static_cast<std::uint32_t>(json.size());
     preamble.header_checksum = checksum(std::as_bytes(std::span(json)));
     seal(preamble);
@@ -64,6 +64,9 @@ class Forgery {
   }
   Forgery& window(std::uint32_t document, std::uint32_t index, std::uint64_t count, std::size_t ids, std::size_t body) {
     return add(RecordType::window, WindowHead{document, index, count}, std::string(ids * 4, '\0'), body);
+  }
+  Forgery& drop(std::uint32_t document, std::uint32_t zero = 0, std::size_t body = 0) {
+    return add(RecordType::drop_document, DropDocumentHead{document, zero}, {}, body);
   }
   Forgery& index(std::uint32_t document, std::uint32_t slot, std::uint64_t covered) {
     return add(RecordType::index, IndexHead{document, slot, covered}, {}, 10);
@@ -201,6 +204,25 @@ TEST_F(MemoryFileForgeryTest, RefusesIncompleteSetsOfIndexes) {
   EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("another set"));
   forged = forgery().begin(0).index(0, 0, 1);
   EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("covers more entries than there are"));
+}
+
+TEST_F(MemoryFileForgeryTest, RefusesDropsOutOfPlace) {
+  auto forged = forgery().begin(0).drop(1);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("unknown document"));
+  forged = forgery().begin(0).drop(0).drop(0);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("a document that was dropped"));
+  forged = forgery().begin(0).drop(0).window(0, 0, 1, 1, entry_bytes(1));
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("a document that was dropped"));
+  forged = forgery().begin(0).drop(0).index(0, 0, 0);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("a document that was dropped"));
+  forged = forgery().begin(0).index(0, 0, 0).drop(0);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("an incomplete set of key indexes"));
+  forged = forgery().begin(0).drop(0, 1);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("unknown fields"));
+  forged = forgery().begin(0).drop(0, 0, 5);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("unknown fields"));
+  forged = Forgery(header_to_json(header()), 1).begin(0).drop(0);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("unknown type 5"));
 }
 
 TEST_F(MemoryFileForgeryTest, RefusesCommitsThatDoNotFit) {

@@ -2,7 +2,9 @@
 
 #include <array>
 
+#include "memory/compaction.h"
 #include "memory/hash.h"
+#include "memory/memory_file_format.h"
 #include "tests/memory/memory_file_fixture.h"
 
 namespace memlane {
@@ -70,10 +72,11 @@ TEST_F(MemoryFileTest, GoesOnWhereAnEarlierWriterStopped) {
     append(writer, 1, 54, 4);
     append(writer, 1, 58, 1);
     writer.end_document(1);
-    EXPECT_EQ(writer.begin_document(document("poem", 1)), 2U);
+    EXPECT_EQ(writer.begin_document(document("poem", 1)), 4U) << "ids of dropped documents are not given again";
   }
   EXPECT_EQ(contents(path()),
-            "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'.\nplay: 50 51 52 53 | 54 55 56 57 | 58.\npoem:\n");
+            "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'.\nplay: 50 51 52 53 | 54 55 56 57 | 58.\ndraft: dropped\n"
+            "notes: dropped\npoem:\n");
 }
 
 TEST_F(MemoryFileTest, StaysMappedWhenItIsMoved) {
@@ -110,10 +113,41 @@ TEST_F(MemoryFileTest, HasTheSameDigestForTheSameContents) {
   EXPECT_NE(first.commit().digest, MemoryFile::open(path()).commit().digest);
 }
 
-TEST_F(MemoryFileTest, IsTheSameBytesAsEverInVersionOne) {
+TEST_F(MemoryFileTest, IsTheSameBytesAsEverInVersionTwo) {
   write_small_file(path());
-  EXPECT_EQ(fmt::format("{:016x}", checksum(read(path()))), "b85e9aecb503365f")
+  EXPECT_EQ(fmt::format("{:016x}", checksum(read(path()))), "6a2a1e2aabf0d527")
       << "the format changed: give it another version";
+}
+
+class MemoryFileOfVersionOneTest : public MemoryFileTest {
+ protected:
+  /// Appended to by today's writer, as a file of the first version would be.
+  MemoryFileOfVersionOneTest() {
+    write(path(), format::empty_file(header(), 1));
+    MemoryFileWriter writer = MemoryFileWriter::append_to(path());
+    const std::vector<Step> all = steps();
+    for (std::size_t step = 0; step < kStepsOfVersionOne; ++step) all[step](writer);
+  }
+  static constexpr std::string_view kContents = "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'.\nplay: 50 51 52 53\n";
+};
+
+TEST_F(MemoryFileOfVersionOneTest, IsReadAndAppendedToAsEver) {
+  EXPECT_EQ(MemoryFile::open(path()).version(), 1U);
+  EXPECT_EQ(contents(path()), kContents);
+  EXPECT_EQ(fmt::format("{:016x}", checksum(read(path()))), "b85e9aecb503365f") << "the bytes of the first version";
+}
+
+TEST_F(MemoryFileOfVersionOneTest, DropsNothingBeforeItIsCompacted) {
+  const std::vector<std::uint32_t> second = {1};
+  EXPECT_THAT(refusal([&] { MemoryFileWriter::append_to(path()).drop_documents(second); }),
+              AllOf(StartsWith(path().string()), HasSubstr("version 1"), HasSubstr("memlane memory compact")));
+  EXPECT_EQ(contents(path()), kContents);
+  EXPECT_TRUE(gains_from_compaction(MemoryFile::open(path())));
+  compact(path());
+  EXPECT_EQ(MemoryFile::open(path()).version(), 2U);
+  EXPECT_EQ(contents(path()), kContents);
+  MemoryFileWriter::append_to(path()).drop_documents(second);
+  EXPECT_EQ(contents(path()), "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'.\nplay: dropped\n");
 }
 
 TEST(MemoryFileHeader, ListsWhatDiffers) {
