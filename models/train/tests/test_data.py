@@ -1,6 +1,8 @@
 """What the generators draw: repeatable, of the right length, and never in the benchmark's words."""
 import random
+import re
 import unittest
+from pathlib import Path
 
 import torch
 
@@ -20,6 +22,14 @@ class HeldOut(unittest.TestCase):
     def test_what_is_measured_with_is_held_out(self):
         for sentence in evaluate.TASK.split(". ") + evaluate.SENTENCES.split(". "):
             self.assertTrue(contains_held_out(sentence), sentence)
+
+    def test_what_the_command_measures_with_is_held_out(self):
+        source = (Path(__file__).parents[3] / "runtime" / "recall.cc").read_text(encoding="utf-8")
+        literals = re.findall(r'"((?:[^"\\\n]|\\.)*)"', re.sub(r'"\s*\n\s*"', "", source))
+        wordings = [text for text in literals if len(text.split()) >= 4 and ";" not in text]  # others are messages
+        self.assertGreater(len(wordings), 20)
+        for text in wordings:
+            self.assertTrue(contains_held_out(text), text)
 
     def test_no_wording_list_contains_them(self):
         lists = [value for value in vars(wording).values() if isinstance(value, (tuple, list))]
