@@ -6,6 +6,10 @@
 
 namespace memlane {
 
+namespace {
+constexpr std::size_t kRotatedAtOnce = 256;  // keys of a layer that are rotated again, few enough to stay in a cache
+}
+
 LocalAttention::LocalAttention(const ModelConfig& config, const MemorySettings& settings, DType compute)
     : num_layers_(config.num_layers),
       head_dim_(config.head_dim),
@@ -72,14 +76,17 @@ void LocalAttention::rotate_again(CpuExec& exec, LayerKind kind, std::size_t fir
   if (first >= cache_.size(kind)) return;
   for (std::size_t layer = 0; layer < num_layers_; ++layer) {
     if (cache_.kind(layer) != kind) continue;
-    const View<const float, 3> keys = cache_.unrotated(layer, first);
-    rotated_.reserve_discarding(keys.size());
-    const View<float, 3> rotated(rotated_.data(), keys.extents());
-    rotate(exec, rotation(kind), keys, first, rotated);
-    cache_.rewrite(exec, layer, first, rotated);
-    if (kind == LayerKind::memory || capped_distance_ == 0) continue;
-    rotate(exec, rotation(kind), keys, 0, rotated, 0);
-    cache_.rewrite_at_zero(exec, layer, first, rotated);
+    for (std::size_t begin = first; begin < cache_.size(kind); begin += kRotatedAtOnce) {
+      const std::size_t some = std::min(kRotatedAtOnce, cache_.size(kind) - begin);
+      const View<const float, 3> keys = cache_.unrotated(layer, begin).slice(0, some);
+      rotated_.reserve_discarding(keys.size());
+      const View<float, 3> rotated(rotated_.data(), keys.extents());
+      rotate(exec, rotation(kind), keys, begin, rotated);
+      cache_.rewrite(exec, layer, begin, rotated);
+      if (kind == LayerKind::memory || capped_distance_ == 0) continue;
+      rotate(exec, rotation(kind), keys, 0, rotated, 0);
+      cache_.rewrite_at_zero(exec, layer, begin, rotated);
+    }
   }
 }
 
@@ -167,8 +174,9 @@ std::size_t LocalAttention::bytes(const ModelConfig& config, const MemorySetting
   const bool memory_again =
       settings.dynamic_mode == DynamicMode::consistent && follows_length(config, settings, LayerKind::memory);
   const std::size_t keys =
-      config.num_kv_heads * std::max(keeps_unrotated_keys(config, settings) ? capacity : 0,
-                                     memory_again ? local_capacity(settings, LayerKind::memory) : std::size_t{0});
+      config.num_kv_heads *
+      std::min(kRotatedAtOnce, std::max(keeps_unrotated_keys(config, settings) ? capacity : 0,
+                                        memory_again ? local_capacity(settings, LayerKind::memory) : std::size_t{0}));
   const std::size_t queries = far ? tokens * config.num_heads : 0;
   const std::size_t partial = far ? queries * (config.head_dim + 2) * sizeof(float) : 0;
   return LocalCache::bytes(config, settings, compute) + tables + partial +

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/key_panels.h"
+
 namespace memlane {
 
 LocalCache::LocalCache(const ModelConfig& config, const MemorySettings& settings, DType compute)
@@ -46,13 +48,7 @@ void LocalCache::write(CpuExec& exec, Layer& layer, Buffer<std::byte>& panels, s
                        View<const float, 3> keys) {
   const std::size_t tokens = keys.extent(0);
   MEMLANE_EXPECTS(first + tokens <= capacity(layer.kind) && keys.size() == tokens * row_size() && panels.size() > 0);
-  exec.pool().run(kv_heads_, [&](std::size_t head, std::size_t) {
-    with_type(compute_, [&](auto type) {
-      using T = decltype(type);
-      write_keys(reinterpret_cast<T*>(panels.data()) + head * layer.head_keys, first, keys.data() + head * head_dim_,
-                 row_size(), tokens, head_dim_);
-    });
-  });
+  write_key_panels(exec, compute_, panels.data(), layer.head_keys, first, keys);
 }
 
 void LocalCache::store(CpuExec& exec, std::size_t layer, View<const float, 3> keys, View<const float, 3> values) {

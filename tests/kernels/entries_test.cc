@@ -1,5 +1,9 @@
+#include <cmath>
+#include <limits>
 #include <set>
+#include <vector>
 
+#include "kernels/key_panels.h"
 #include "tests/kernels/kernel_fixture.h"
 
 namespace memlane::testing {
@@ -45,6 +49,34 @@ TEST(KeyPanels, KeepEveryElementApartAndTheRestZero) {
       }
       EXPECT_EQ(offsets.size(), 40 * head_dim);
       EXPECT_LT(*offsets.rbegin(), key_elements(40, head_dim, dtype));
+    }
+  }
+}
+
+TEST(KeyPanels, HaveTheBitsOfKeysWrittenOneByOne) {
+  CpuExec exec(2, detect_instruction_set());
+  constexpr std::size_t kHeads = 3;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    for (const std::size_t head_dim : {1, 6, 7, 64, 100}) {
+      for (const std::size_t first : {0, 5, 31, 64}) {
+        for (const std::size_t count : {1, 3, 40, 600}) {
+          std::vector<float> keys(count * kHeads * head_dim);
+          for (std::size_t i = 0; i < keys.size(); ++i) keys[i] = std::sin(0.37F * static_cast<float>(i));
+          keys[0] = std::numeric_limits<float>::quiet_NaN();
+          keys[keys.size() / 2] = -std::numeric_limits<float>::infinity();
+          keys[keys.size() - 1] = 3e-41F;
+          const std::size_t elements = key_elements(first + count, head_dim, dtype);
+          std::vector<std::byte> expected(kHeads * elements * size_of(dtype)), found(expected.size());
+          write_key_panels(exec, dtype, found.data(), elements, first, {keys.data(), {count, kHeads, head_dim}});
+          with_type(dtype, [&](auto type) {
+            for (std::size_t head = 0; head < kHeads; ++head) {
+              write_keys(reinterpret_cast<decltype(type)*>(expected.data()) + head * elements, first,
+                         keys.data() + head * head_dim, kHeads * head_dim, count, head_dim);
+            }
+          });
+          ASSERT_EQ(found, expected) << name_of(dtype) << " " << head_dim << " " << first << " " << count;
+        }
+      }
     }
   }
 }

@@ -11,6 +11,7 @@
 #include <numbers>
 #include <set>
 
+#include "runtime/rope.h"
 #include "tests/runtime/test_files.h"
 
 namespace memlane {
@@ -185,6 +186,25 @@ TEST(RopeScaling, OnlyDynamicMethodsAndLongropeDependOnTheLength) {
     EXPECT_TRUE(depends_on_length(scaling));
     EXPECT_EQ(rope_frequencies(scaling, 16, 2048), rope_frequencies(parse("none"), 16, 1)) << method;
     EXPECT_NE(rope_frequencies(scaling, 16, 4096), rope_frequencies(scaling, 16, 2048)) << method;
+  }
+}
+
+// The numbers of the mathematical library, to the last bit, on both sides of the angle where its own functions take
+// over.
+TEST(RopeTables, AreTheCosinesAndSinesOfFloat32Angles) {
+  const RopeFrequencies by = rope_frequencies(parse("yarn:factor=4"), 64, 1);
+  for (const std::size_t first : {std::size_t{0}, std::size_t{90000}, std::size_t{520000}, std::size_t{1} << 24}) {
+    const RopeTable table(by, first, first + 9000);
+    std::size_t different = 0;
+    for (std::size_t row = 0; row < 9000; ++row) {
+      for (std::size_t i = 0; i < 32; ++i) {
+        const auto angle = static_cast<double>(static_cast<float>(first + row) * static_cast<float>(by.inv_freq[i]));
+        different +=
+            table.cosines()[row].data()[i] != static_cast<float>(std::cos(angle) * by.attention_factor) ? 1 : 0;
+        different += table.sines()[row].data()[i] != static_cast<float>(std::sin(angle) * by.attention_factor) ? 1 : 0;
+      }
+    }
+    EXPECT_EQ(different, 0U) << first;
   }
 }
 
