@@ -79,12 +79,17 @@ void require_same_meaning(const MemoryFile& file, const MemoryFileHeader& asked_
 DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document,
                              const Lookup& lookup) {
   DocumentMemory memory(file.header().shape, lookup);
+  const bool own_index = lookup.kind == Lookup::Kind::faiss && lookup.factory == file.header().lookup;
+  bool has_index = own_index && !document.indexes.blobs.empty();
   for (const StoredWindow& window : document.windows) {
     memory.append(Segment(file.header().shape, window.count, window.entries));
+    if (has_index && memory.entries() < document.indexes.entries_covered) continue;
+    if (has_index) memory.load_indexes(document.indexes.blobs, document.indexes.entries_covered);
+    has_index = false;
+    // One at a time, as when they were read: what an index becomes depends on when it trained and on what came
+    // together.
+    if (own_index) memory.update_indexes(exec);
   }
-  const bool has_index =
-      lookup.kind == Lookup::Kind::faiss && lookup.factory == file.header().lookup && !document.indexes.blobs.empty();
-  if (has_index) memory.load_indexes(document.indexes.blobs, document.indexes.entries_covered);
   memory.update_indexes(exec);
   return memory;
 }

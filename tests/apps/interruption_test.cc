@@ -68,6 +68,24 @@ class Interruption : public CommandTest {
     }
   }
 
+  /// The stored indexes, too.
+  void expect_same_indexes(const std::string& left_name, const std::string& right_name) const {
+    const MemoryFile left = MemoryFile::open(path(left_name));
+    const MemoryFile right = MemoryFile::open(path(right_name));
+    ASSERT_EQ(left.documents().size(), right.documents().size());
+    for (std::size_t d = 0; d < left.documents().size(); ++d) {
+      const StoredIndexes& a = left.documents()[d].indexes;
+      const StoredIndexes& b = right.documents()[d].indexes;
+      EXPECT_EQ(a.entries_covered, b.entries_covered);
+      ASSERT_FALSE(a.blobs.empty());
+      ASSERT_EQ(a.blobs.size(), b.blobs.size());
+      for (std::size_t i = 0; i < a.blobs.size(); ++i) {
+        ASSERT_TRUE(std::equal(a.blobs[i].begin(), a.blobs[i].end(), b.blobs[i].begin(), b.blobs[i].end()))
+            << "index " << i;
+      }
+    }
+  }
+
   void expect_ctrl_c_continues(const Words& lookup) const {
     const Words rest = lookup + Words{path("a.txt")};
     ASSERT_EQ(run(words("whole", rest)).exit_code, 0);
@@ -120,6 +138,31 @@ TEST_F(Interruption, ByCtrlCContinuesAnExactMemoryBitForBit) {
 TEST_F(Interruption, ByCtrlCContinuesAStoredIndexBitForBit) {
   write("a.txt", story(900, 11));
   expect_ctrl_c_continues({"--index", "IVF4,Flat", "--top-k", "16"});
+}
+
+// An index that is not stored is made again as it was: it trains on the same keys and takes the others in the same
+// steps.
+TEST_F(Interruption, ByAKillChangesNoIndex) {
+  for (const char* index : {"IVF4,Flat", "HNSW4"}) {
+    for (const Words& window :
+         {Words{"--window", "16"}, Words{"--window", "40", "--memory-window", "16", "--rope", "linear:factor=1.5"}}) {
+      SCOPED_TRACE(index + window.back());
+      std::filesystem::remove(path("m"));
+      std::filesystem::remove(path("whole"));
+      window_ = window;
+      const Words rest = {"--index", index, "--top-k", "16", write("a.txt", long_story())};
+      ASSERT_EQ(run(words("whole", rest)).exit_code, 0);
+      {
+        Program program(Invocation{.arguments = words("m", rest)});
+        EXPECT_TRUE(wait_until([&] { return program.ended() || stored_windows(path("m")) > 20; }));  // it has trained
+        program.send(SIGKILL);
+        program.finish();
+      }
+      ASSERT_EQ(run(words("m", rest)).exit_code, 0);
+      expect_same_contents("m", "whole");
+      expect_same_indexes("m", "whole");
+    }
+  }
 }
 
 TEST_F(Interruption, ByKillsLosesNoStoredWindow) {
