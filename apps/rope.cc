@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
@@ -9,6 +10,7 @@
 #include "kernels/error.h"
 #include "runtime/model_config.h"
 #include "runtime/rope_report.h"
+#include "runtime/strict_json.h"
 
 namespace memlane {
 
@@ -55,7 +57,23 @@ Kind kind_of_flags(const RopeOptions& options) {
   }
   scaling.factor = options.factor.value_or(1);
   check_rope_scaling(scaling, *options.head_dim, "rope");
-  return {"all layers", scaling, {.head_dim = *options.head_dim, .length = options.length.value_or(original)}};
+  Kind kind = {"all layers", scaling, {.head_dim = *options.head_dim, .length = options.length.value_or(original)}};
+  if (scaling.method == RopeMethod::dynamic_linear) kind.use.unused_factor = options.factor;
+  return kind;
+}
+
+/// A factor in the config that the reader of the config leaves out of account.
+std::optional<double> unused_factor(const std::string& model, const RopeScaling& scaling, const std::string& kind) {
+  if (scaling.method != RopeMethod::dynamic_linear && scaling.method != RopeMethod::dynamic_yarn) return std::nullopt;
+  const nlohmann::json config = read_json_object(std::filesystem::path(model) / "config.json", "model config");
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    if (!config.contains(key) || !config[key].is_object()) continue;
+    nlohmann::json object = config[key];
+    if (object.contains(kind)) object = object[kind];
+    if (object.value("finetuned", false) && scaling.method == RopeMethod::dynamic_yarn) continue;
+    if (object.contains("factor") && object["factor"].is_number() && object["factor"] != 1) return object["factor"];
+  }
+  return std::nullopt;
 }
 
 std::vector<Kind> kinds_of_model(const RopeOptions& options) {
@@ -86,7 +104,11 @@ std::vector<Kind> kinds_of_model(const RopeOptions& options) {
     kinds.push_back({"memory layers", settings.memory_rope, use});
     kinds.back().use.memory = true;
     kinds.back().use.length = settings.memory_window;
+    if (!options.memory_rope) {
+      kinds.back().use.unused_factor = unused_factor(*options.model, settings.memory_rope, "memory_attention");
+    }
   }
+  if (!options.rope) kinds.front().use.unused_factor = unused_factor(*options.model, settings.rope, "full_attention");
   return kinds;
 }
 

@@ -129,17 +129,18 @@ void read_factor(const ConfigKeys& keys, RopeScaling& scaling, bool has_original
   const double ratio = static_cast<double>(max_positions) / static_cast<double>(scaling.original_length);
   const bool said = !keys.absent_or_null("factor");
   scaling.factor = keys.number_or_null("factor", 1, 1, kMostFactor);
-  if (scaling.method == RopeMethod::dynamic_yarn) {
+  const bool finetuned = scaling.method == RopeMethod::dynamic_yarn && keys.boolean("finetuned", false);
+  if (finetuned && !said) {
+    scaling.factor = std::max(1.0, ratio);
+  } else if (!finetuned &&
+             (scaling.method == RopeMethod::dynamic_yarn || scaling.method == RopeMethod::dynamic_linear)) {
     // The YaRN code does not look at the factor here: it starts from none, or from the trained one if finetuned.
-    if (!keys.boolean("finetuned", false))
-      scaling.factor = 1;
-    else if (!said)
-      scaling.factor = std::max(1.0, ratio);
+    scaling.factor = 1;
   } else if (!keys.absent_or_null("alpha")) {
     // vLLM and Hunyuan: a static NTK factor under the name of the dynamic method.
     scaling.method = RopeMethod::ntk_aware;
     scaling.factor = keys.number_or_null("alpha", 1, 1, kMostFactor);
-  } else if (!said && scaling.method != RopeMethod::dynamic_linear) {
+  } else if (!said) {
     const bool from_ratio = scaling.method == RopeMethod::yarn || scaling.method == RopeMethod::longrope;
     if (!from_ratio || !has_original || ratio < 1) {
       keys.refuse("factor", fmt::format("a number from 1 to {:g}", kMostFactor));

@@ -169,6 +169,21 @@ class Linter {
           "vLLM's \"dynamic\" is one static base for the longest length; transformers takes the original length from "
           "max_position_embeddings alone");
     }
+    if (use_.unused_factor) {
+      warn("the factor {:g} is not used: {} takes length / original length, as the code of YaRN's authors does{}",
+           *use_.unused_factor, name_of(scaling_.method),
+           scaling_.method == RopeMethod::dynamic_yarn ? " unless the config says finetuned" : "");
+    }
+    if (scaling_.method == RopeMethod::dynamic_linear || scaling_.method == RopeMethod::dynamic_yarn) {
+      warn("transformers, vLLM and llama.cpp have no {}; the code of YaRN's authors never lets the factor shrink again",
+           name_of(scaling_.method));
+    }
+    if (scaling_.method == RopeMethod::dynamic_yarn && scaling_.factor > 1) {
+      warn(
+          "the factor is {:g} for short texts, too, as for a model tuned with it (the YaRN authors' finetuned); for "
+          "another leave it out",
+          scaling_.factor);
+    }
     if (scaling_.method == RopeMethod::longrope) {
       warn(
           "all frequencies change at once beyond {} tokens: runtimes that cache rotated keys mix both lists from there",

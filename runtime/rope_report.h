@@ -12,9 +12,10 @@ namespace memlane {
 /// Where a scaling is used.
 struct RopeUse {
   std::size_t head_dim = 0;
-  std::size_t length = 0;                   ///< tokens that are rotated together: the window, or the current length
-  bool memory = false;                      ///< in memory layers
-  std::size_t max_position_embeddings = 0;  ///< of the config; 0 if there is none
+  std::size_t length = 0;                    ///< tokens that are rotated together: the window, or the current length
+  bool memory = false;                       ///< in memory layers
+  std::size_t max_position_embeddings = 0;   ///< of the config; 0 if there is none
+  std::optional<double> unused_factor = {};  ///< that was given, and that the method does not look at
 };
 
 /// What happened to a pair's frequency.

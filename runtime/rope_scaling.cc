@@ -145,7 +145,7 @@ bool depends_on_length(const RopeScaling& scaling) {
 }
 
 bool uses_factor(RopeMethod method) {
-  return method != RopeMethod::none;
+  return method != RopeMethod::none && method != RopeMethod::dynamic_linear;
 }
 
 bool uses_original_length(RopeMethod method) {
@@ -159,6 +159,7 @@ double effective_factor(const RopeScaling& scaling, std::size_t length) {
     case RopeMethod::dynamic_ntk:
       return scaling.factor * length_ratio(scaling, length) - (scaling.factor - 1);
     case RopeMethod::dynamic_linear:
+      return length_ratio(scaling, length);
     case RopeMethod::dynamic_yarn:
       return std::max(scaling.factor, length_ratio(scaling, length));
     default:

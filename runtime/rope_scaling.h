@@ -19,8 +19,8 @@ enum class RopeMethod {
   ntk_by_parts_paper,  ///< definition 2 of Peng et al. 2023: the ramp runs in L / wavelength; attention factor 1
   yarn,            ///< the code of Peng et al. 2023, as every runtime has it: the ramp runs in the number of the pair
   dynamic_ntk,     ///< ntk_aware with s l/L - (s - 1) in place of s, for l > L (transformers "dynamic")
-  dynamic_linear,  ///< linear with max(s, l/L)
-  dynamic_yarn,    ///< yarn with max(s, l/L)
+  dynamic_linear,  ///< linear with l/L in place of s, for l > L (the code of Peng et al. 2023; it has no s)
+  dynamic_yarn,    ///< yarn with max(s, l/L): s is 1, or what the model was tuned with (that code's `finetuned`)
   llama3,          ///< Llama 3.1's: a ramp in L / wavelength between low and high frequency factor
   longrope         ///< t_i divided by a list of factors (Phi-3; alias su): one list up to L, another beyond
 };
@@ -30,7 +30,7 @@ enum class RopeMethod {
 struct RopeScaling {
   RopeMethod method = RopeMethod::none;
   double theta = 10000;                                     ///< the base before scaling
-  double factor = 1;                                        ///< s >= 1; of dynamic linear and YaRN the least
+  double factor = 1;                                        ///< s >= 1; of dynamic YaRN the least
   std::size_t original_length = 0;                          ///< L in tokens; > 0 where the method uses it
   double beta_fast = 32;                                    ///< turns within L from which a pair is not interpolated
   double beta_slow = 1;                                     ///< turns within L up to which it is, fully

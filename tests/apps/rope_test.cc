@@ -76,6 +76,30 @@ TEST_F(RopeCommand, AFactorOfMemoryLayersThatIsNotSaidIsThatOfTheirWindow) {
   EXPECT_EQ(found.at("memory").at("factor"), 1.0);
 }
 
+// As in the code of YaRN's authors: l / L beyond L, else nothing.
+TEST_F(RopeCommand, DynamicLinearHasNoFactorAndSaysSo) {
+  const Words words = {"--head-dim", "4", "--method", "dynamic-linear", "--factor", "8", "--original-length", "2048"};
+  EXPECT_EQ(of_flags(words + Words{"--length", "1024"}).at("inv_freq"), nlohmann::json({1.0, 0.01}));
+  const auto found = of_flags(words + Words{"--length", "4096"});
+  EXPECT_EQ(found.at("inv_freq"), nlohmann::json({0.5, 0.005}));
+  EXPECT_THAT(found.at("warnings").dump(), HasSubstr("the factor 8 is not used"));
+}
+
+TEST_F(RopeCommand, WarnsOfAFactorInTheConfigThatNothingReads) {
+  copy_of_stories("model");
+  auto config = nlohmann::json::parse(read_text(path("model/config.json")));
+  const auto warnings = [&](const nlohmann::json& scaling, const Words& flags = {}) {
+    config["rope_scaling"] = scaling;
+    write("model/config.json", config.dump());
+    return of_flags(Words{"--model", path("model")} + flags).at("warnings").dump();
+  };
+  nlohmann::json yarn = {{"type", "dynamic-yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 128}};
+  EXPECT_THAT(warnings(yarn), HasSubstr("the factor 4 is not used: dynamic-yarn"));
+  EXPECT_THAT(warnings(yarn, {"--rope", "dynamic-yarn:factor=2"}), ::testing::Not(HasSubstr("is not used")));
+  yarn["finetuned"] = true;
+  EXPECT_THAT(warnings(yarn), ::testing::Not(HasSubstr("is not used")));
+}
+
 TEST_F(RopeCommand, NamesWhatIsWrong) {
   expect_refused(Words{"rope"}, {"--head-dim"});
   expect_refused(Words{"rope", "--head-dim", "7"}, {"--head-dim", "found 7"});

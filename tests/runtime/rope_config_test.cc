@@ -97,6 +97,7 @@ TEST_F(RopeConfigTest, AnExplicitFactorWinsOverTheRatio) {
   EXPECT_EQ(scaling(yarn, beside).factor, 8);
   const json dynamic_yarn = {{"type", "dynamic-yarn"}, {"original_max_position_embeddings", 1024}};
   EXPECT_EQ(factor(dynamic_yarn, 4.0), 1) << "as in the YaRN code, which starts from none";
+  EXPECT_EQ(scaling({{"type", "dynamic-linear"}, {"factor", 4.0}}).factor, 1);
   json finetuned = dynamic_yarn;
   finetuned["finetuned"] = true;
   EXPECT_EQ(scaling(finetuned, beside).factor, 8);

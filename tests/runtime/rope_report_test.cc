@@ -64,6 +64,11 @@ TEST(RopeReport, SaysWhereOtherRuntimesDiffer) {
   EXPECT_THAT(warnings("yarn:factor=4:mscale=1"), Contains(HasSubstr("mscale alone has no effect")));
   EXPECT_THAT(warnings("yarn:factor=4:attention-factor=1"), Contains(HasSubstr("so there it must be 0.878")));
   EXPECT_THAT(warnings("dynamic-yarn"), Contains(HasSubstr("cache rotated keys")));
+  EXPECT_THAT(warnings("dynamic-yarn:factor=4"), Contains(HasSubstr("is 4 for short texts, too")));
+  EXPECT_THAT(warnings("dynamic-linear"), Contains(HasSubstr("have no dynamic-linear")));
+  RopeUse given = kLong;
+  given.unused_factor = 4;
+  EXPECT_THAT(warnings("dynamic-linear", given), Contains(HasSubstr("factor 4 is not used")));
   RopeUse config = kLong;
   config.max_position_embeddings = 16384;
   EXPECT_THAT(warnings("yarn:factor=4", config), Contains(HasSubstr("original_max_position_embeddings = 8")));
