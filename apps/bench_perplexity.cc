@@ -139,6 +139,10 @@ void PerplexityBench::check(const PerplexityCell& cell) const {
   const std::size_t window = cell.settings.memory.window;
   const std::size_t found = cell.text->ids.size();
   std::size_t needed = cell.start + cell.targets;
+  if (cell.settings.last_context > 0) {
+    input_error("method {}: key last-context: expected none, since no question follows a text of bench perplexity",
+                cell.method->text());
+  }
   if (cell.convention == Convention::memory) {
     if (carries_over(cell.settings.memory)) {
       input_error(

@@ -1,6 +1,7 @@
 // The memlane command. Exit codes: 0 done; 1 stopped or failed; 2 something the user can put right.
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <csignal>
 #include <cstdio>
@@ -27,11 +28,14 @@ int fail(int code, const std::string& message) {
 /// CLI11's messages, with the way to the help.
 std::string usage_message(const CLI::ParseError& error, const CLI::App& program) {
   std::string name = "memlane";
-  for (const CLI::App* used : program.get_subcommands()) name += " " + used->get_name();
-  const std::vector<std::string> unknown = program.remaining();
-  if (program.get_subcommands().empty() && !unknown.empty()) {
-    return fmt::format("{}: expected ingest, ask, generate, memory, logits, rope, info or bench (see memlane --help)",
-                       unknown.front());
+  const CLI::App* last = &program;
+  for (; !last->get_subcommands().empty(); name += " " + last->get_name()) last = last->get_subcommands().front();
+  const std::vector<std::string> unknown = last->remaining();
+  const std::vector<const CLI::App*> known = last->get_subcommands([](const CLI::App*) { return true; });
+  if (!known.empty() && !unknown.empty()) {
+    std::vector<std::string> names;
+    for (const CLI::App* each : known) names.push_back(each->get_name());
+    return fmt::format("{}: expected one of {} (see {} --help)", unknown.front(), fmt::join(names, ", "), name);
   }
   return fmt::format("{} (see {} --help)", error.what(), name);
 }

@@ -90,6 +90,7 @@ Method Method::parse(std::string_view text) {
   needs("sinks", method.sliding_, "sliding:sinks=4");
   needs("distance", method.capped_, "capped:distance=1024");
   needs("memory-window", method.memory_, "memory:memory-window=1024");
+  needs("last-context", method.memory_, "memory:last-context=512");
   needs("memory-rope", method.memory_, "memory:memory-rope=linear/factor=2");
   const std::string mode = method.mode();
   if (!mode.empty() && !method.scaling_.starts_with("dynamic-") && method.scaling_ != "longrope") {

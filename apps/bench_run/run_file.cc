@@ -132,9 +132,18 @@ MethodUse read_use(const RunFile& run, const RunExperiment& experiment, const st
   return use;
 }
 
+/// One of the names that a bench's flag takes; empty if the key is not there.
+std::string choice(RunObject& object, const std::string& key, const std::vector<std::string>& names) {
+  const std::string text = object.text_or(key, "");
+  if (!text.empty() && std::find(names.begin(), names.end(), text) == names.end()) {
+    object.fail(object.place(key), fmt::format("one of {}", fmt::join(names, ", ")), text);
+  }
+  return text;
+}
+
 void read_recall(const RunFile& run, RunObject& object, RunExperiment& experiment) {
-  experiment.task = object.text_or("task", "");
-  experiment.filler = object.text_or("filler", "");
+  experiment.task = choice(object, "task", {"passkey", "multikey", "keyvalue", "needle"});
+  experiment.filler = choice(object, "filler", {"book", "repeated"});
   experiment.book = object.text_or("book", "");
   if (!experiment.book.empty()) require_key(object, object.place("book"), run.texts, experiment.book, "texts");
   if (object.has("depths")) experiment.depths = object.shares("depths");
@@ -156,7 +165,8 @@ void read_perplexity(const RunFile& run, RunObject& object, RunExperiment& exper
     require_key(object, object.place("texts"), run.texts, text, "texts");
     if (!seen.insert(text).second) object.fail(object.place("texts"), "each text once", text);
   }
-  experiment.convention = object.text("convention");
+  object.text("convention");  // must be there
+  experiment.convention = choice(object, "convention", {"memory", "stride", "one-pass", "token-by-token", "recompute"});
   experiment.start = object.count_if_there("start", 0);
   experiment.stride = object.count_if_there("stride", 1);
   experiment.targets = object.count_if_there("targets", 1);

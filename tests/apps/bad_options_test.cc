@@ -89,7 +89,9 @@ class BadCommandLine : public CommandTest {};
 
 TEST_F(BadCommandLine, NamesWhatIsMissing) {
   expect_refused(Words{}, {"subcommand", "memlane --help"});
-  expect_refused(Words{"read"}, {"read: expected ingest, ask, generate"});
+  expect_refused(Words{"bench", "speed"}, {"speed: expected one of recall, perplexity, cost, run"});
+  expect_refused(Words{"bench", "run", "x.json"}, {"--out", "memlane bench run --help"});
+  expect_refused(Words{"read"}, {"read: expected one of ", "ingest, ask, generate"});
   expect_refused(Words{"--mdel", "x"}, {"--mdel"});
   expect_refused(Words{"ingest"}, {"required", "memlane ingest --help"});
   expect_refused(Words{"ingest", "--model", stories(), "a.txt"}, {"--memory", "memlane ingest --help"});

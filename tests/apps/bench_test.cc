@@ -185,6 +185,7 @@ TEST_F(PerplexityCommand, RefusesWhatTheConventionDoesNotUse) {
   refuse({"--start", "64", "--targets", "64", "--memory", "0", "--stride", "8"}, {"--stride", "convention memory"});
   refuse({"--lengths", "100", "--memory", "0"}, {"--memory", "convention stride"});
   refuse({"--lengths", "100", "--methods", "dynamic-ntk:mode=recompute"}, {"key mode", "found stride"});
+  refuse({"--lengths", "100", "--methods", "memory:last-context=9"}, {"key last-context", "no question"});
   refuse({"--convention", "recompute", "--lengths", "100", "--methods", "memory"}, {"method memory", "recompute"});
   const nlohmann::json report =
       json_of(bench("perplexity", {"--text", text(), "--convention", "one-pass", "--lengths", "100", "--stride", "50",

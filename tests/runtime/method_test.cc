@@ -107,6 +107,11 @@ TEST_F(Methods, TakeEveryKeyOfTheScaling) {
   EXPECT_EQ(settings("base:theta=1000000").memory.rope.theta, 1e6);
 }
 
+TEST_F(Methods, OfDynamicLinearTakeNoFactor) {
+  EXPECT_EQ(error("dynamic-linear"), "");
+  EXPECT_THAT(error("dynamic-linear:factor=4"), HasSubstr("'factor', which it does not use"));
+}
+
 TEST_F(Methods, KeepTheLastContextOfADocument) {
   EXPECT_EQ(settings("memory").last_context, 0U);
   EXPECT_EQ(settings("memory:last-context=300").last_context, 300U);
@@ -189,6 +194,7 @@ TEST_F(Methods, SayWhatIsWrong) {
   EXPECT_THAT(error("dynamic-ntk:mode=odd"), HasSubstr("found 'odd'"));
   EXPECT_THAT(error("yarn:factor=0"), HasSubstr("yarn:factor=0"));
   EXPECT_THAT(error("linear:beta-fast=1"), HasSubstr("beta-fast"));
+  EXPECT_THAT(error("none:last-context=9"), HasSubstr("key last-context: expected a method that uses it"));
 }
 
 TEST_F(Methods, WithMemoryNeedMemoryLayers) {
