@@ -54,7 +54,7 @@ int ask(AskOptions options) {
   require_room(config, settings, compute, lookup,
                {ids.size() + options.generation.max_tokens, entries_of(file, asked), 0}, "this question",
                "use a shorter one, or fewer --max-tokens");
-  const Model model = load_model(exec, options.model.model, compute);
+  const Model model = load_model(exec, options.model.model, compute, options.model.device_choice());
   const AskedMemory memory(exec, file, asked, model, tokenizer.fingerprint(), settings, lookup);
   note_incomplete(file, asked);
 

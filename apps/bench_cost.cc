@@ -47,7 +47,8 @@ double median(std::vector<double> values) {
 nlohmann::json measure(const CostOptions& options, const Method& method, std::size_t length) {
   CpuExec exec = options.model.make_exec();
   const Lookup lookup = options.model.lookup();
-  const Model model = load_model(exec, options.model.model, options.model.compute_type());
+  const Model model =
+      load_model(exec, options.model.model, options.model.compute_type(), options.model.device_choice());
   const MethodSettings settings =
       method.settings(model.config, options.model.settings(model.config), length, options.decode);
   std::mt19937_64 random(length);

@@ -316,7 +316,8 @@ int PerplexityBench::run() {
   for (const std::string& path : options_.texts) {
     texts_.push_back({path, tokenizer.encode(open_text(path).text(), false)});
   }
-  model_.emplace(load_model(exec_, options_.model.model, options_.model.compute_type()));
+  model_.emplace(
+      load_model(exec_, options_.model.model, options_.model.compute_type(), options_.model.device_choice()));
   require_vocabulary(tokenizer, model_->config, options_.model.model);
   settings_ = options_.model.settings(model_->config);
   plan();

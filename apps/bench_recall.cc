@@ -246,7 +246,8 @@ int RecallBench::run() {
   std::optional<MappedFile> book;
   if (with_book) book.emplace(open_text(options_.book.empty() ? default_book() : std::filesystem::path(options_.book)));
   tokenizer_.emplace(Tokenizer::open(options_.model.model));
-  model_.emplace(load_model(exec_, options_.model.model, options_.model.compute_type()));
+  model_.emplace(
+      load_model(exec_, options_.model.model, options_.model.compute_type(), options_.model.device_choice()));
   require_vocabulary(*tokenizer_, model_->config, options_.model.model);
   settings_ = options_.model.settings(model_->config);
   const RecallTrials trials(*tokenizer_, with_book ? book->text() : std::string_view());

@@ -48,7 +48,7 @@ int generate_text(const GenerateOptions& options) {
   require_room(config, settings, compute, lookup, {ids.size() + options.generation.max_tokens, 0, 0},
                fmt::format("a prompt of {} tokens and {} more", ids.size(), options.generation.max_tokens),
                "use a shorter one, fewer --max-tokens or --mem-layers, or a smaller --window");
-  const Model model = load_model(exec, options.model.model, compute);
+  const Model model = load_model(exec, options.model.model, compute, options.model.device_choice());
   Session session(exec, model, settings, lookup);
   session.set_stop_flag(&interrupt_flag());
 

@@ -330,7 +330,7 @@ int Ingest::run() {
                    "use fewer --mem-layers, a smaller --mem-dtype or a smaller --window");
     require_disk(plan.disk_bytes, options_.memory, "the memory");
     if (!options_.plan_only) {
-      const Model model = load_model(exec, options_.model.model, compute);
+      const Model model = load_model(exec, options_.model.model, compute, options_.model.device_choice());
       interrupted = !ingest_all(exec, model, tokenizer.fingerprint(), lookup);
     }
   }

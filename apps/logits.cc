@@ -99,7 +99,7 @@ int write_logits(LogitsOptions options) {
   require_room(config, settings, compute, lookup,
                {tokens, file ? entries_of(*file, asked) : 0, tokens * vocab * sizeof(float)},
                fmt::format("the logits of {} tokens", tokens), "use a shorter prompt");
-  const Model model = load_model(exec, options.model.model, compute);
+  const Model model = load_model(exec, options.model.model, compute, options.model.device_choice());
   std::optional<AskedMemory> memory;
   if (file) {
     // Ids say what they mean; a text must be cut by the tokenizer that the documents were cut by.

@@ -82,6 +82,8 @@ int main(int argc, char** argv) {
     return fail(kBadInput, error.what());
   } catch (const Interrupted& error) {
     return fail(kFailed, error.what());
+  } catch (const DeviceError& error) {
+    return fail(kFailed, error.what());
   } catch (const std::bad_alloc&) {
     return fail(kFailed, "out of memory; use a smaller --window, fewer --mem-layers or a smaller --mem-dtype");
   } catch (const std::exception& error) {

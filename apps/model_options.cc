@@ -69,6 +69,10 @@ void ModelOptions::add_to(CLI::App& app) {
   app.add_option("--instruction-set", instruction_set,
                  "portable, avx2, avx512, avx512-bf16 or avx512-amx; the default is the best of this machine")
       ->capture_default_str();
+  app.add_option(
+         "--device", device,
+         "What runs the model: cpu, cuda:N (experimental: a GPU, if built for them), or auto (a GPU if there is one)")
+      ->capture_default_str();
 }
 
 /// How layers look at their local context.
@@ -130,6 +134,7 @@ void ModelOptions::take_local_from(const MemoryFile& file) {
 }
 
 CpuExec ModelOptions::make_exec() const {
+  device_choice();  // refuses a device that is not there before anything is read
   const InstructionSet set = instruction_set_named(instruction_set.c_str());
   try {
     return CpuExec(threads, set);

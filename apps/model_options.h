@@ -8,6 +8,7 @@
 #include "kernels/exec.h"
 #include "memory/lookup.h"
 #include "memory/memory_file.h"
+#include "runtime/device.h"
 #include "runtime/model.h"
 
 namespace memlane {
@@ -29,6 +30,7 @@ struct ModelOptions {
   std::optional<std::size_t> top_k;
   std::size_t threads = available_threads();
   std::string instruction_set = name_of(detect_instruction_set());
+  std::string device = "cpu";
 
   void add_to(CLI::App& app);
   /// Takes what was not given from a memory file.
@@ -39,6 +41,7 @@ struct ModelOptions {
   MemorySettings settings(const ModelConfig& config) const;
   Lookup lookup() const;
   std::optional<DType> compute_type() const;
+  DeviceChoice device_choice() const { return device_named(device); }
 
  private:
   void add_local_to(CLI::App& app);

@@ -1,6 +1,6 @@
 # Warnings and sanitizers for the project's own targets.
 add_library(memlane_options INTERFACE)
-target_compile_options(memlane_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror=return-type)
+target_compile_options(memlane_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wno-sign-conversion;-Werror=return-type>")
 target_include_directories(memlane_options INTERFACE ${PROJECT_SOURCE_DIR})
 if(MEMLANE_SANITIZE)
   target_compile_options(memlane_options INTERFACE -fsanitize=${MEMLANE_SANITIZE} -fno-omit-frame-pointer)

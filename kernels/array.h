@@ -42,13 +42,20 @@ class View {
     return product;
   }
 
-  std::span<T> flat() const { return {data_, size()}; }
+  /// All elements in order: a span on the host, elsewhere a view.
+  auto flat() const {
+    if constexpr (std::is_same_v<Device, Host>) {
+      return std::span<T>(data_, size());
+    } else {
+      return View<T, 1, Device>(data_, {size()});
+    }
+  }
 
   /// Elements from one index of the first axis to the next.
   std::size_t row_size() const { return extents_[0] == 0 ? 0 : size() / extents_[0]; }
 
-  /// Entry `i` of the first axis.
-  decltype(auto) operator[](std::size_t i) const {
+  /// Entry `i` of the first axis. Elements can be read on the host alone.
+  decltype(auto) operator[](std::size_t i) const requires(Rank > 1 || std::is_same_v<Device, Host>) {
     MEMLANE_EXPECTS(i < extents_[0]);
     if constexpr (Rank == 1) {
       return (data_[i]);

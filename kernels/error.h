@@ -1,10 +1,12 @@
 #pragma once
 
-#include <fmt/format.h>
-
 #include <stdexcept>
 #include <string>
 #include <utility>
+
+#ifndef __CUDACC__  // nvcc does not compile the format library
+#include <fmt/format.h>
+#endif
 
 namespace memlane {
 
@@ -21,16 +23,22 @@ class Interrupted : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// A GPU or its driver refused or failed. The message says what was called, where, and what the driver said.
+class DeviceError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+#ifndef __CUDACC__
 /// Throws InputError with a formatted message.
 template <class... Args>
 [[noreturn]] void input_error(fmt::format_string<Args...> format, Args&&... args) {
   throw InputError(fmt::format(format, std::forward<Args>(args)...));
 }
+#endif
 
 namespace detail {
-[[noreturn]] inline void broken_contract(const char* condition, const char* file, int line) {
-  throw std::logic_error(fmt::format("{}:{}: broken contract: {}", file, line, condition));
-}
+[[noreturn]] void broken_contract(const char* condition, const char* file, int line);
 }  // namespace detail
 
 }  // namespace memlane

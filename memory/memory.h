@@ -20,6 +20,7 @@ class Memory {
 
   const EntryShape& shape() const { return shape_; }
   const Lookup& lookup() const { return lookup_; }
+  const std::vector<const DocumentMemory*>& documents() const { return documents_; }
   std::size_t entries() const;
   bool empty() const { return entries() == 0; }
 

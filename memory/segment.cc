@@ -1,5 +1,7 @@
 #include "memory/segment.h"
 
+#include <utility>
+
 namespace memlane {
 
 namespace {
@@ -21,8 +23,16 @@ std::size_t EntryShape::segment_bytes(std::size_t count) const {
   return layers.size() * kv_heads * (key_bytes(count) + value_bytes(count));
 }
 
-Segment::Segment(const EntryShape& shape, std::size_t count) : Segment(shape, count, nullptr) {
+Segment::Segment(const EntryShape& shape, std::size_t count)
+    : Segment(shape, count, static_cast<const std::byte*>(nullptr)) {
   owned_ = Buffer<std::byte>::zeroed(size_);
+  bytes_ = owned_.data();
+}
+
+Segment::Segment(const EntryShape& shape, std::size_t count, Buffer<std::byte> bytes)
+    : Segment(shape, count, static_cast<const std::byte*>(nullptr)) {
+  MEMLANE_EXPECTS(bytes.size() == size_);
+  owned_ = std::move(bytes);
   bytes_ = owned_.data();
 }
 

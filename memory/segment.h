@@ -34,6 +34,8 @@ class Segment {
  public:
   /// A zeroed segment that owns its bytes, to be filled.
   Segment(const EntryShape& shape, std::size_t count);
+  /// A segment that owns bytes in its layout, made elsewhere. bytes: shape.segment_bytes(count).
+  Segment(const EntryShape& shape, std::size_t count, Buffer<std::byte> bytes);
   /// A segment over bytes that somebody else keeps alive (a mapped file). bytes: shape.segment_bytes(count), aligned
   /// to 64.
   Segment(const EntryShape& shape, std::size_t count, const std::byte* bytes);

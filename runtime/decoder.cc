@@ -6,6 +6,10 @@
 #include "kernels/layers.h"
 #include "kernels/matmul.h"
 
+#ifdef MEMLANE_HAS_CUDA
+#include "runtime/cuda/cuda_backend.h"
+#endif
+
 namespace memlane {
 
 /// The arrays of a pass over `tokens` tokens.
@@ -13,7 +17,7 @@ template <class Exec>
 struct Decoder<Exec>::Activations {
   Activations(const ModelConfig& config, std::size_t tokens, ScratchLayout layout) {
     const auto take = [&](std::size_t width) {
-      return View<float, 2>(layout.take<float>(tokens * width), {tokens, width});
+      return View<float, 2, Device>(layout.take<float>(tokens * width), {tokens, width});
     };
     x = take(config.hidden_size);
     h = take(config.hidden_size);
@@ -30,29 +34,33 @@ struct Decoder<Exec>::Activations {
     bytes = std::max(attention_end, layout.bytes());
   }
 
-  View<float, 2> x;            // [tokens, hidden]: the residual stream
-  View<float, 2> h;            // [tokens, hidden]: the input, then the output, of a block
-  View<float, 2> q, attended;  // [tokens, heads * head_dim]
-  View<float, 2> k, v;         // [tokens, kv_heads * head_dim]
-  View<float, 2> gate, up;     // [tokens, intermediate]
+  View<float, 2, Device> x;            // [tokens, hidden]: the residual stream
+  View<float, 2, Device> h;            // [tokens, hidden]: the input, then the output, of a block
+  View<float, 2, Device> q, attended;  // [tokens, heads * head_dim]
+  View<float, 2, Device> k, v;         // [tokens, kv_heads * head_dim]
+  View<float, 2, Device> gate, up;     // [tokens, intermediate]
   std::size_t bytes;
 };
 
 template <class Exec>
 Decoder<Exec>::Decoder(Exec& exec, const Model& model, const MemorySettings& settings)
-    : exec_(exec), model_(model), config_(model.config), memory_slots_(config_.num_layers, -1) {
+    : exec_(exec),
+      model_(model),
+      config_(model.config),
+      memory_slots_(config_.num_layers, -1),
+      weights_(Backend<Exec>::weights(model)) {
   for (std::size_t slot = 0; slot < settings.mem_layers.size(); ++slot) {
     memory_slots_[static_cast<std::size_t>(settings.mem_layers[slot])] = static_cast<int>(slot);
   }
 }
 
 template <class Exec>
-void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention& local, Memory& memory, Until until,
-                            View<float, 2> logits) {
+void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory,
+                            Until until, View<float, 2> logits) {
   MEMLANE_EXPECTS(!ids.empty() && logits.extent(0) <= ids.size() && (until == Until::logits) == !logits.empty());
   local.begin(exec_, ids.size());
   Activations at = activations(ids.size());
-  embed(exec_, model_.weights.embedding->bytes.data(), model_.weights.embedding->dtype, ids, at.x);
+  embed(exec_, weights_.embedding_rows(), weights_.embedding_dtype(), ids, at.x);
 
   const auto last_memory =
       std::find_if(memory_slots_.rbegin(), memory_slots_.rend(), [](int slot) { return slot >= 0; });
@@ -68,10 +76,23 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention& l
 
   if (until == Until::logits) {
     const std::size_t first = ids.size() - logits.extent(0);
-    const View<float, 2> last = at.h.slice(first, ids.size());
-    rms_norm(exec_, at.x.slice(first, ids.size()), model_.weights.final_norm.template view<1>({config_.hidden_size}),
+    const View<float, 2, Device> last = at.h.slice(first, ids.size());
+    rms_norm(exec_, at.x.slice(first, ids.size()), weights_.final_norm.template view<1>({config_.hidden_size}),
              config_.rms_norm_eps, last);
-    matmul(exec_, last, model_.weights.head, logits);
+    make_logits(last, logits);
+  }
+}
+
+/// h: [tokens, hidden], normed. Logits are made where the weights are and go to the host.
+template <class Exec>
+void Decoder<Exec>::make_logits(View<const float, 2, Device> h, View<float, 2> logits) {
+  if constexpr (std::is_same_v<Device, Host>) {
+    matmul(exec_, h, weights_.head, logits);
+  } else {
+    typename Backend<Exec>::template Array<float> made(logits.size());
+    const auto view = made.template view<2>(logits.extents());
+    matmul(exec_, h, weights_.head, view);
+    download(exec_, view, logits);
   }
 }
 
@@ -79,17 +100,17 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention& l
 /// softmax. store_only: keep the keys and values and leave x alone, for the last layer of a pass that needs nothing
 /// else.
 template <class Exec>
-void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention& local, Memory& memory,
+void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention<Exec>& local, SeenMemory& memory,
                               bool store_only) {
-  const LayerWeights& w = model_.weights.layers[layer];
+  const typename Backend<Exec>::LayerWeights& w = weights_.layers[layer];
   const std::size_t tokens = at.x.extent(0);
   const std::size_t heads = config_.num_heads;
   const std::size_t kv_heads = config_.num_kv_heads;
   const std::size_t head_dim = config_.head_dim;
-  const View<float, 3> q = at.q.template reshape<3>({tokens, heads, head_dim});
-  const View<float, 3> k = at.k.template reshape<3>({tokens, kv_heads, head_dim});
-  const View<float, 3> v = at.v.template reshape<3>({tokens, kv_heads, head_dim});
-  const bool rounds = model_.weights.compute == DType::bf16;  // then q, k and v are bf16 values
+  const View<float, 3, Device> q = at.q.template reshape<3>({tokens, heads, head_dim});
+  const View<float, 3, Device> k = at.k.template reshape<3>({tokens, kv_heads, head_dim});
+  const View<float, 3, Device> v = at.v.template reshape<3>({tokens, kv_heads, head_dim});
+  const bool rounds = weights_.compute == DType::bf16;  // then q, k and v are bf16 values
 
   rms_norm(exec_, at.x, w.attention_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
   matmul(exec_, at.h, w.k, at.k);
@@ -100,12 +121,12 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention
   if (store_only) return;
 
   const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
-  const AttentionPartial partial = local_partial_.get(tokens, heads, head_dim);
+  const typename Backend<Exec>::Partial partial = local_partial_.get(tokens, heads, head_dim);
   matmul(exec_, at.h, w.q, at.q);
   local.attend(exec_, layer, q, scale, partial);  // rotates the queries
   const int slot = memory_slot(layer);
   if (slot >= 0 && !memory.empty()) {
-    const AttentionPartial from_memory = memory_partial_.get(tokens, heads, head_dim);
+    const typename Backend<Exec>::Partial from_memory = memory_partial_.get(tokens, heads, head_dim);
     memory.attend(exec_, static_cast<std::size_t>(slot), q, scale * local.memory_key_factor(), from_memory);
     merge(exec_, partial, from_memory);
   }
@@ -117,7 +138,7 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention
 /// x += W_down (silu(W_gate h) * W_up h) with h = rms_norm(x).
 template <class Exec>
 void Decoder<Exec>::feed_forward(std::size_t layer, Activations& at) {
-  const LayerWeights& w = model_.weights.layers[layer];
+  const typename Backend<Exec>::LayerWeights& w = weights_.layers[layer];
   rms_norm(exec_, at.x, w.mlp_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
   matmul(exec_, at.h, w.gate, at.gate);
   matmul(exec_, at.h, w.up, at.up);
@@ -141,5 +162,8 @@ std::size_t Decoder<Exec>::workspace_bytes(const ModelConfig& config, std::size_
 }
 
 template class Decoder<CpuExec>;
+#ifdef MEMLANE_HAS_CUDA
+template class Decoder<CudaExec>;
+#endif
 
 }  // namespace memlane

@@ -6,32 +6,36 @@
 
 #include "kernels/attention.h"
 #include "kernels/exec.h"
-#include "memory/memory.h"
+#include "runtime/backend.h"
 #include "runtime/local_attention.h"
 #include "runtime/model.h"
 
 namespace memlane {
+
+/// How far a pass of the decoder goes.
+enum class PassUntil {
+  memory,  ///< the keys and values of the last memory layer: all that reading a window into memory needs
+  local,   ///< every layer's keys and values
+  logits   ///< the logits
+};
 
 /// A Llama whose memory layers attend to a memory as well (Tworkowski et al. 2023, Focused Transformer): one forward
 /// pass. Read forward() in decoder.cc first.
 template <class Exec>
 class Decoder {
  public:
-  /// How far a pass goes.
-  enum class Until {
-    memory,  ///< the keys and values of the last memory layer: all that reading a window into memory needs
-    local,   ///< every layer's keys and values
-    logits   ///< the logits
-  };
+  using Until = PassUntil;
+  using Device = typename Backend<Exec>::Device;
+  using SeenMemory = typename Backend<Exec>::SeenMemory;
 
   /// exec, model: must outlive the decoder.
   Decoder(Exec& exec, const Model& model, const MemorySettings& settings);
 
   /// Runs tokens that follow those in `local`; their keys and values are added to it.
   /// ids: each in [0, vocab), at most local.room(). memory: what memory layers attend to.
-  /// logits: with Until::logits, of the last logits.extent(0) tokens, [1 ... tokens, vocab]; else empty.
+  /// logits: on the host; with Until::logits, of the last logits.extent(0) tokens, [1 ... tokens, vocab]; else empty.
   /// Throws Interrupted, between layers, once the stop flag is set; `local` then counts none of the tokens.
-  void forward(std::span<const std::int32_t> ids, LocalAttention& local, Memory& memory, Until until,
+  void forward(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory, Until until,
                View<float, 2> logits);
 
   /// A flag that ends a pass early; null for none.
@@ -43,7 +47,8 @@ class Decoder {
  private:
   struct Activations;
   Activations activations(std::size_t tokens);
-  void attention(std::size_t layer, Activations& at, LocalAttention& local, Memory& memory, bool store_only);
+  void make_logits(View<const float, 2, Device> h, View<float, 2> logits);
+  void attention(std::size_t layer, Activations& at, LocalAttention<Exec>& local, SeenMemory& memory, bool store_only);
   void feed_forward(std::size_t layer, Activations& at);
   int memory_slot(std::size_t layer) const { return memory_slots_[layer]; }
 
@@ -51,9 +56,10 @@ class Decoder {
   const Model& model_;
   const ModelConfig& config_;
   std::vector<int> memory_slots_;  // [layers]: index among the memory layers, -1 for a plain layer
-  Buffer<float> workspace_;
-  PartialBuffer local_partial_;
-  PartialBuffer memory_partial_;
+  const typename Backend<Exec>::Weights& weights_;
+  typename Backend<Exec>::template Array<float> workspace_;
+  typename Backend<Exec>::Partials local_partial_;
+  typename Backend<Exec>::Partials memory_partial_;
   const std::atomic<bool>* stop_ = nullptr;
 };
 

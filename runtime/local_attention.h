@@ -5,8 +5,8 @@
 
 #include "kernels/attention.h"
 #include "kernels/exec.h"
+#include "runtime/backend.h"
 #include "runtime/local_cache.h"
-#include "runtime/rope.h"
 
 namespace memlane {
 
@@ -21,10 +21,14 @@ namespace memlane {
 /// - capped distances (ReRoPE, Su 2023): distances from capped_distance on count as capped_distance.
 /// - frequencies that follow the length (dynamic NTK and the like): every pass rotates with those of the length it ends
 ///   at; consistent: and all keys before it again with them; inconsistent: those keep what they had.
+template <class Exec>
 class LocalAttention {
  public:
+  using Device = typename Backend<Exec>::Device;
+  using Partial = typename Backend<Exec>::Partial;
+
   /// compute: the type that keys and values are held in.
-  LocalAttention(const ModelConfig& config, const MemorySettings& settings, DType compute);
+  LocalAttention(Exec& exec, const ModelConfig& config, const MemorySettings& settings, DType compute);
 
   std::size_t size() const { return cache_.size(LayerKind::plain); }  ///< tokens that plain layers hold
   /// Tokens that memory layers hold, or would: those that came since the last clear_memory_layers().
@@ -35,12 +39,12 @@ class LocalAttention {
 
   /// A pass over `tokens` tokens behind those held: begin, then for every layer store and perhaps attend, then advance.
   /// A pass that ends without advance() leaves no token behind.
-  void begin(CpuExec& exec, std::size_t tokens);
+  void begin(Exec& exec, std::size_t tokens);
   /// keys (as projected; rotated in place), values: [tokens, kv_heads, head_dim].
-  void store(CpuExec& exec, std::size_t layer, View<float, 3> keys, View<const float, 3> values);
+  void store(Exec& exec, std::size_t layer, View<float, 3, Device> keys, View<const float, 3, Device> values);
   /// The partial of the pass's queries over what they see of the layer's local context.
   /// queries: [tokens, heads, head_dim], as projected; rotated in place, and with bf16 compute rounded.
-  void attend(CpuExec& exec, std::size_t layer, View<float, 3> queries, float scale, AttentionPartial out);
+  void attend(Exec& exec, std::size_t layer, View<float, 3, Device> queries, float scale, Partial out);
   void advance() { cache_.advance(tokens_); }
 
   /// What scores between rotated queries of memory layers and stored keys are to be multiplied by: the attention factor
@@ -52,7 +56,7 @@ class LocalAttention {
   void clear_memory_layers() { cache_.clear(LayerKind::memory); }
   /// Plain layers keep only what settings say that later tokens see: the overlap; the sinks and a sliding window less
   /// the next token; else nothing. What is kept moves to the front, its keys rotated anew.
-  void move_on(CpuExec& exec);
+  void move_on(Exec& exec);
 
   /// Bytes for a local context and passes over up to `tokens` tokens.
   static std::size_t bytes(const ModelConfig& config, const MemorySettings& settings, DType compute,
@@ -66,27 +70,27 @@ class LocalAttention {
     bool follows_length = false;
     RopeFrequencies frequencies = {};
     std::size_t first = 0;  // position of the table's first row
-    RopeTable table;
+    typename Backend<Exec>::Rotations table;
   };
-  Rotation make_rotation(const ModelConfig& config, const MemorySettings& settings, LayerKind kind) const;
+  Rotation make_rotation(Exec& exec, const ModelConfig& config, const MemorySettings& settings, LayerKind kind) const;
   Rotation& rotation(LayerKind kind) { return rotations_[kind == LayerKind::memory ? 1 : 0]; }
-  void follow_length(CpuExec& exec, LayerKind kind);
-  void rotate_again(CpuExec& exec, LayerKind kind, std::size_t first);
-  void rotate(CpuExec& exec, const Rotation& by, View<const float, 3> x, std::size_t first, View<float, 3> out,
-              std::size_t last = std::numeric_limits<std::size_t>::max()) const;
+  void follow_length(Exec& exec, LayerKind kind);
+  void rotate_again(Exec& exec, LayerKind kind, std::size_t first);
+  void rotate(Exec& exec, const Rotation& by, View<const float, 3, Device> x, std::size_t first,
+              View<float, 3, Device> out, std::size_t last = std::numeric_limits<std::size_t>::max()) const;
   bool sees_far(LayerKind kind) const;
-  void attend_far(CpuExec& exec, std::size_t layer, View<const float, 3> queries, float scale, AttentionPartial out);
+  void attend_far(Exec& exec, std::size_t layer, View<const float, 3, Device> queries, float scale, Partial out);
 
   std::size_t num_layers_;
   std::size_t head_dim_;
   DType compute_;
   DynamicMode dynamic_mode_;
   std::size_t overlap_, sliding_window_, sinks_, capped_distance_;
-  LocalCache cache_;
-  std::array<Rotation, 2> rotations_;  // by kind
-  std::size_t tokens_ = 0;             // of the pass
-  Buffer<float> rotated_;              // keys or queries, rotated in another way
-  PartialBuffer far_partial_;
+  typename Backend<Exec>::Cache cache_;
+  std::array<Rotation, 2> rotations_;                      // by kind
+  std::size_t tokens_ = 0;                                 // of the pass
+  typename Backend<Exec>::template Array<float> rotated_;  // keys or queries, rotated in another way
+  typename Backend<Exec>::Partials far_partial_;
 };
 
 }  // namespace memlane

@@ -6,6 +6,10 @@
 #include "memory/hash.h"
 #include "runtime/resources.h"
 
+#ifdef MEMLANE_HAS_CUDA
+#include "runtime/cuda/cuda_model.h"
+#endif
+
 namespace memlane {
 
 DType default_compute(const Checkpoint& checkpoint) {
@@ -33,12 +37,29 @@ std::string model_fingerprint(CpuExec& exec, const ModelConfig& config, const Ch
   return whole.hex();
 }
 
-Model load_model(CpuExec& exec, const std::filesystem::path& folder, std::optional<DType> compute) {
+namespace {
+
+void load_on_gpu([[maybe_unused]] Model& model, [[maybe_unused]] DeviceChoice device) {
+#ifdef MEMLANE_HAS_CUDA
+  model.cuda = load_cuda_model(device.cuda, model.checkpoint, model.config, model.compute);
+#else
+  MEMLANE_EXPECTS(device.is_cpu());  // device_named() refuses others
+#endif
+}
+
+}  // namespace
+
+Model load_model(CpuExec& exec, const std::filesystem::path& folder, std::optional<DType> compute,
+                 DeviceChoice device) {
   Model model{.folder = folder, .config = read_model_config(folder), .checkpoint = Checkpoint::open(folder)};
   model.compute = compute.value_or(default_compute(model.checkpoint));
-  require_memory(weight_bytes(model.config, model.compute), fmt::format("the weights of {}", folder.string()),
-                 "use --compute bfloat16, or a machine with more memory");
-  model.weights = load_weights(exec, model.checkpoint, model.config, model.compute);
+  if (device.is_cpu()) {
+    require_memory(weight_bytes(model.config, model.compute), fmt::format("the weights of {}", folder.string()),
+                   "use --compute bfloat16, or a machine with more memory");
+    model.weights = load_weights(exec, model.checkpoint, model.config, model.compute);
+  } else {
+    load_on_gpu(model, device);
+  }
   model.fingerprint = model_fingerprint(exec, model.config, model.checkpoint);
   return model;
 }

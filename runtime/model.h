@@ -1,15 +1,19 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "kernels/exec.h"
 #include "runtime/checkpoint.h"
+#include "runtime/device.h"
 #include "runtime/model_config.h"
 #include "runtime/weights.h"
 
 namespace memlane {
+
+struct CudaModel;  // runtime/cuda/cuda_model.h; only where the program is built for GPUs
 
 /// A model folder, loaded.
 struct Model {
@@ -17,13 +21,16 @@ struct Model {
   ModelConfig config;
   Checkpoint checkpoint;
   DType compute = DType::f32;
-  Weights weights = {};
+  Weights weights = {};          ///< empty if the model is on a GPU
   std::string fingerprint = {};  ///< of every tensor and of what the config says about the maths; 32 hexadecimal digits
+  std::shared_ptr<CudaModel> cuda = {};  ///< the model on a GPU; null if it is on the CPU
 };
 
 /// Loads a Hugging Face model folder. compute: f32 or bf16; by default what the checkpoint is in (F32: f32; BF16, F16:
-/// bf16). Throws InputError, also when the weights would not fit in free memory.
-Model load_model(CpuExec& exec, const std::filesystem::path& folder, std::optional<DType> compute = std::nullopt);
+/// bf16). device: where the weights go and sessions run; a GPU computes in bf16 alone. Throws InputError, also when the
+/// weights would not fit in free memory.
+Model load_model(CpuExec& exec, const std::filesystem::path& folder, std::optional<DType> compute = std::nullopt,
+                 DeviceChoice device = {});
 
 /// What load_model would compute in by default.
 DType default_compute(const Checkpoint& checkpoint);

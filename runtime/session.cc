@@ -18,8 +18,7 @@ Session::Session(CpuExec& exec, const Model& model, const MemorySettings& settin
       own_memory_(entry_shape(model.config, settings), lookup),
       memory_(entry_shape(model.config, settings), lookup),
       reads_until_(carries_over(settings) ? Until::local : Until::memory),
-      local_(model.config, settings, model.compute),
-      decoder_(exec, model, settings) {
+      engine_(exec, model, settings, memory_) {
   for (const DocumentMemory* document : documents) memory_.add(*document);
   memory_.add(own_memory_);
 }
@@ -30,7 +29,7 @@ void Session::call(std::span<const std::int32_t> ids, std::size_t last_context_l
   check_ids(ids);
   const WindowPlan plan =
       plan_windows(ids.size(), fills_up(settings_) ? ids.size() : settings_.window, last_context_length);
-  const bool live = local_.memory_size() > 0;
+  const bool live = engine_.memory_size() > 0;
   for (const TokenRange window : plan.prefix) {
     if (live) make_room_for(window.size());
     run(ids, window, live ? Until::local : reads_until_, logits);
@@ -41,7 +40,7 @@ void Session::call(std::span<const std::int32_t> ids, std::size_t last_context_l
 }
 
 std::span<const Segment> Session::read_window(std::span<const std::int32_t> ids) {
-  MEMLANE_EXPECTS(local_.memory_size() == 0 && ids.size() <= settings_.window && !settings_.mem_layers.empty());
+  MEMLANE_EXPECTS(engine_.memory_size() == 0 && ids.size() <= settings_.window && !settings_.mem_layers.empty());
   check_ids(ids);
   const std::size_t before = own_memory_.segments().size();
   run(ids, {0, ids.size()}, reads_until_, {});
@@ -50,7 +49,7 @@ std::span<const Segment> Session::read_window(std::span<const std::int32_t> ids)
 }
 
 std::size_t Session::next_window() const {
-  return settings_.sliding_window > 0 ? settings_.window : settings_.window - local_.size();
+  return settings_.sliding_window > 0 ? settings_.window : settings_.window - engine_.size();
 }
 
 /// Tokens [range) of a call, in passes. logits: those that the call wants.
@@ -58,19 +57,19 @@ void Session::run(std::span<const std::int32_t> ids, TokenRange range, Until lea
   const std::size_t first_wanted = ids.size() - logits.extent(0);
   if (first_wanted < range.end && least == Until::memory) least = Until::local;  // later passes see all layers' keys
   while (range.size() > 0) {
-    if (local_.is_full(LayerKind::memory)) move_to_memory();
-    if (local_.is_full(LayerKind::plain)) {
+    if (engine_.is_full(LayerKind::memory)) move_to_memory();
+    if (engine_.is_full(LayerKind::plain)) {
       if (settings_.sliding_window > 0) {
-        local_.move_on(exec_);  // no window ends
+        engine_.move_on();  // no window ends
       } else {
         end_window();
       }
     }
-    const std::size_t end = range.begin + std::min(range.size(), local_.room());
+    const std::size_t end = range.begin + std::min(range.size(), engine_.room());
     const std::size_t begin = std::clamp(first_wanted, range.begin, end);
     const bool wanted = begin < end;
-    decoder_.forward(ids.subspan(range.begin, end - range.begin), local_, memory_, wanted ? Until::logits : least,
-                     wanted ? logits.slice(begin - first_wanted, end - first_wanted) : View<float, 2>());
+    engine_.forward(ids.subspan(range.begin, end - range.begin), wanted ? Until::logits : least,
+                    wanted ? logits.slice(begin - first_wanted, end - first_wanted) : View<float, 2>());
     range.begin = end;
     if (progress_) progress_(end, ids.size());
   }
@@ -78,20 +77,20 @@ void Session::run(std::span<const std::int32_t> ids, TokenRange range, Until lea
 
 /// LongLLaMA's rule for what does not fit behind a live local cache.
 void Session::make_room_for(std::size_t tokens) {
-  if (!fills_up(settings_) && local_.size() + tokens > settings_.window) end_window();
+  if (!fills_up(settings_) && engine_.size() + tokens > settings_.window) end_window();
 }
 
 void Session::move_to_memory() {
-  if (!settings_.mem_layers.empty() && local_.memory_size() > 0) {
-    own_memory_.append(local_.to_segment(own_memory_.shape()));
+  if (!settings_.mem_layers.empty() && engine_.memory_size() > 0) {
+    own_memory_.append(engine_.to_segment(own_memory_.shape()));
     own_memory_.update_indexes(exec_);
   }
-  local_.clear_memory_layers();
+  engine_.clear_memory_layers();
 }
 
 void Session::end_window() {
   move_to_memory();
-  local_.move_on(exec_);
+  engine_.move_on();
 }
 
 void Session::check_ids(std::span<const std::int32_t> ids) const {
@@ -112,8 +111,8 @@ std::size_t Session::bytes(const ModelConfig& config, const MemorySettings& sett
           ? 0
           : segments * entry_shape(config, settings).segment_bytes(std::min(entries, settings.memory_window));
   const std::size_t tokens = std::min(entries, longest_pass(settings));
-  return LocalAttention::bytes(config, settings, compute, tokens) + Decoder<CpuExec>::workspace_bytes(config, tokens) +
-         memory;
+  return LocalAttention<CpuExec>::bytes(config, settings, compute, tokens) +
+         Decoder<CpuExec>::workspace_bytes(config, tokens) + memory;
 }
 
 }  // namespace memlane

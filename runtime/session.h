@@ -9,8 +9,7 @@
 #include "kernels/exec.h"
 #include "memory/document_memory.h"
 #include "memory/memory.h"
-#include "runtime/decoder.h"
-#include "runtime/local_attention.h"
+#include "runtime/engine.h"
 #include "runtime/model.h"
 #include "runtime/window_plan.h"
 
@@ -61,11 +60,11 @@ class Session {
   /// here to continue it.
   DocumentMemory& own_memory() { return own_memory_; }
 
-  std::size_t local_length() const { return local_.size(); }
+  std::size_t local_length() const { return engine_.size(); }
   std::size_t memory_length() const { return memory_.entries(); }
 
   /// A flag that stops a call early; null for none.
-  void set_stop_flag(const std::atomic<bool>* stop) { decoder_.set_stop_flag(stop); }
+  void set_stop_flag(const std::atomic<bool>* stop) { engine_.set_stop_flag(stop); }
   /// Called with (tokens done, tokens in all) after each window of a call.
   void set_progress(std::function<void(std::size_t, std::size_t)> progress) { progress_ = std::move(progress); }
 
@@ -74,7 +73,7 @@ class Session {
                            std::size_t entries);
 
  private:
-  using Until = Decoder<CpuExec>::Until;
+  using Until = PassUntil;
   void run(std::span<const std::int32_t> ids, TokenRange range, Until least, View<float, 2> logits);
   void make_room_for(std::size_t tokens);
   void move_to_memory();
@@ -87,8 +86,7 @@ class Session {
   DocumentMemory own_memory_;
   Memory memory_;
   Until reads_until_;  // how far a pass goes whose tokens end in memory
-  LocalAttention local_;
-  Decoder<CpuExec> decoder_;
+  Engine engine_;
   std::function<void(std::size_t, std::size_t)> progress_;
 };
 

@@ -23,7 +23,7 @@ std::size_t reading_bytes(const ModelConfig& config, const MemorySettings& setti
                           std::size_t tokens) {
   if (!settings.mem_layers.empty()) return Session::bytes(config, settings, compute, tokens);
   const std::size_t pass = std::min({tokens, reading_piece(settings), longest_pass(settings)});
-  return LocalAttention::bytes(config, settings, compute, pass) + Decoder<CpuExec>::workspace_bytes(config, pass);
+  return LocalAttention<CpuExec>::bytes(config, settings, compute, pass) + Decoder<CpuExec>::workspace_bytes(config, pass);
 }
 
 void require_room_in_window(const MemorySettings& settings, std::size_t question, std::size_t room) {

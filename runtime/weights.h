@@ -30,6 +30,9 @@ struct Weights {
   std::vector<LayerWeights> layers;
   Buffer<float> final_norm;  ///< [hidden]
   PackedMatrix head;         ///< [vocab, hidden]; of a tied model the embedding
+
+  const std::byte* embedding_rows() const { return embedding->bytes.data(); }
+  DType embedding_dtype() const { return embedding->dtype; }
 };
 
 /// Reads and packs every weight. Throws InputError for a tensor that is missing or contradicts the config.

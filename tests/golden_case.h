@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -16,12 +17,18 @@
 
 namespace memlane::testing {
 
+/// Where the sources are; a test program that runs on another machine than built it is told by the environment.
+inline std::filesystem::path source_folder() {
+  const char* elsewhere = std::getenv("MEMLANE_SOURCE_DIR");
+  return elsewhere != nullptr ? elsewhere : MEMLANE_SOURCE_DIR;
+}
+
 inline std::filesystem::path golden_folder(const std::string& name) {
-  return std::filesystem::path(MEMLANE_SOURCE_DIR) / "tests" / "golden" / name;
+  return source_folder() / "tests" / "golden" / name;
 }
 
 inline std::filesystem::path stories260k_folder() {
-  return std::filesystem::path(MEMLANE_SOURCE_DIR) / "models" / "stories260K";
+  return source_folder() / "models" / "stories260K";
 }
 
 /// Largest absolute difference.

@@ -1,0 +1,16 @@
+# The CUDA backend: PTX and machine code for compute capability 8.0, from which the driver makes what later GPUs need, and machine code
+# for Hopper. nvcc is found on the PATH or where the toolkit installs itself.
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  find_program(MEMLANE_NVCC nvcc HINTS /usr/local/cuda/bin)
+  if(MEMLANE_NVCC)
+    set(CMAKE_CUDA_COMPILER ${MEMLANE_NVCC})
+  endif()
+endif()
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 80 90a-real)
+endif()
+enable_language(CUDA)
+find_package(CUDAToolkit 12 REQUIRED)
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_EXTENSIONS OFF)

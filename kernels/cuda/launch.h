@@ -1,0 +1,48 @@
+#pragma once
+
+// Only for .cu sources: what launching the kernels over entries takes.
+
+#include <algorithm>
+
+#include "kernels/cuda/internals.h"
+#include "kernels/cuda/tile_scores.h"
+
+namespace memlane::cuda {
+
+/// Calls function(std::integral_constant<int, steps>) with the fewest steps of 16 elements that hold head_dim.
+template <class Function>
+void with_steps(std::size_t head_dim, Function&& function) {
+  if (head_dim <= 32) return function(std::integral_constant<int, 2>{});
+  if (head_dim <= 64) return function(std::integral_constant<int, 4>{});
+  if (head_dim <= 112) return function(std::integral_constant<int, 7>{});
+  MEMLANE_EXPECTS(head_dim <= 128);
+  return function(std::integral_constant<int, 8>{});
+}
+
+/// Lets a kernel have so much shared memory; above 48 KB a kernel has to ask.
+template <class Kernel>
+void allow_shared(CudaExec& exec, Kernel* kernel, std::size_t bytes) {
+  MEMLANE_EXPECTS(bytes <= exec.shared_bytes());
+  MEMLANE_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(bytes)));
+}
+
+/// Blocks of threads that a launch should have at least: a few for each multiprocessor.
+inline std::uint64_t wanted_blocks(const CudaExec& exec) {
+  return 4 * exec.multiprocessors();
+}
+
+inline Rows rows_of(View<const float, 3, Cuda> queries, const Entries& entries) {
+  const std::size_t tokens = queries.extent(0), heads = queries.extent(1), head_dim = queries.extent(2);
+  MEMLANE_EXPECTS(entries.kv_heads > 0 && heads % entries.kv_heads == 0 && head_dim % 2 == 0 && tokens < (1U << 24));
+  return {static_cast<std::uint32_t>(tokens), static_cast<std::uint32_t>(heads),
+          static_cast<std::uint32_t>(heads / entries.kv_heads)};
+}
+
+/// One warp each for many rows, four warps a block.
+inline constexpr unsigned kRowWarps = 4;
+inline unsigned row_blocks(std::size_t rows) {
+  return static_cast<unsigned>((rows + kRowWarps - 1) / kRowWarps);
+}
+
+}  // namespace memlane::cuda

@@ -1,0 +1,42 @@
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/exec.h"
+#include "memory/memory.h"
+#include "runtime/local_cache.h"
+#include "runtime/model.h"
+#include "runtime/rope.h"
+
+namespace memlane {
+
+/// What local attention and the decoder are made of on a backend: its arrays, and the classes that hold them. Kernels
+/// are overloads for its Exec; what is here is only what overloads cannot say.
+template <class Exec>
+struct Backend;
+
+template <>
+struct Backend<CpuExec> {
+  using Device = Host;
+  template <class T>
+  using Array = Buffer<T>;
+  using Partial = AttentionPartial;
+  using Partials = PartialBuffer;
+  using Blocks = View<const EntryBlock, 2>;
+  using Cache = LocalCache;
+  using Rotations = RopeTable;
+  using LayerWeights = memlane::LayerWeights;
+  using Weights = memlane::Weights;
+  using SeenMemory = Memory;    // what memory layers attend to
+  using MemorySight = Memory&;  // how an engine holds it
+
+  static Cache make_cache(CpuExec&, const ModelConfig& config, const MemorySettings& settings, DType compute) {
+    return {config, settings, compute};
+  }
+  static Rotations make_rotations(CpuExec& exec, const RopeFrequencies& frequencies, std::size_t first,
+                                  std::size_t end) {
+    return {frequencies, first, end, &exec.pool()};
+  }
+  static const Weights& weights(const Model& model) { return model.weights; }
+};
+
+}  // namespace memlane

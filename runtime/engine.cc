@@ -1,0 +1,55 @@
+#include "runtime/engine.h"
+
+namespace memlane {
+
+Engine::AnyRunning Engine::start(CpuExec& exec, const Model& model, const MemorySettings& settings, Memory& memory) {
+#ifdef MEMLANE_HAS_CUDA
+  if (model.cuda != nullptr) {
+    CudaExec& gpu = model.cuda->exec;
+    require_device_memory(gpu, cuda_plan(model.config, settings, model.compute, memory.entries()));
+    return AnyRunning(std::in_place_type<Running<CudaExec>>, gpu, model, settings, memory);
+  }
+#endif
+  return AnyRunning(std::in_place_type<Running<CpuExec>>, exec, model, settings, memory);
+}
+
+Engine::Engine(CpuExec& exec, const Model& model, const MemorySettings& settings, Memory& memory)
+    : running_(start(exec, model, settings, memory)) {}
+
+std::size_t Engine::size() const {
+  return std::visit([](const auto& on) { return on.local.size(); }, running_);
+}
+
+std::size_t Engine::memory_size() const {
+  return std::visit([](const auto& on) { return on.local.memory_size(); }, running_);
+}
+
+bool Engine::is_full(LayerKind kind) const {
+  return std::visit([kind](const auto& on) { return on.local.is_full(kind); }, running_);
+}
+
+std::size_t Engine::room() const {
+  return std::visit([](const auto& on) { return on.local.room(); }, running_);
+}
+
+void Engine::forward(std::span<const std::int32_t> ids, PassUntil until, View<float, 2> logits) {
+  std::visit([&](auto& on) { on.decoder.forward(ids, on.local, on.memory, until, logits); }, running_);
+}
+
+Segment Engine::to_segment(const EntryShape& shape) const {
+  return std::visit([&](const auto& on) { return on.local.to_segment(shape); }, running_);
+}
+
+void Engine::clear_memory_layers() {
+  std::visit([](auto& on) { on.local.clear_memory_layers(); }, running_);
+}
+
+void Engine::move_on() {
+  std::visit([](auto& on) { on.local.move_on(on.exec); }, running_);
+}
+
+void Engine::set_stop_flag(const std::atomic<bool>* stop) {
+  std::visit([stop](auto& on) { on.decoder.set_stop_flag(stop); }, running_);
+}
+
+}  // namespace memlane

@@ -1,0 +1,123 @@
+// Sessions on the GPU against sessions on the CPU: the same model, the same calls, bfloat16 on both.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "kernels/cuda/exec.h"
+#include "runtime/session.h"
+#include "tests/golden_case.h"
+#include "tests/reference/random_checkpoint.h"
+#include "tests/reference/random_values.h"
+#include "tests/temporary_folder.h"
+
+namespace memlane::testing {
+namespace {
+
+struct Way {
+  std::string name;
+  MemoryOverrides overrides = {};
+  Lookup lookup = {};
+};
+
+/// The ways of the CPU's own tests that differ in what they ask of kernels.
+std::vector<Way> ways() {
+  std::vector<Way> all;
+  const auto add = [&](const std::string& name, const auto& change) {
+    Way way{name};
+    change(way);
+    all.push_back(way);
+  };
+  add("Dense", [](Way&) {});
+  add("Exact", [](Way& way) {
+    way.lookup = Lookup::named("exact");
+    way.lookup.top_k = 5;
+  });
+  add("NoMemory", [](Way& way) { way.overrides.mem_layers = std::vector<int>{}; });
+  add("SlidingWindow", [](Way& way) {
+    way.overrides.sliding_window = 9;
+    way.overrides.sinks = 2;
+  });
+  add("CappedDistance", [](Way& way) { way.overrides.capped_distance = 6; });
+  add("Overlap", [](Way& way) { way.overrides.overlap = 4; });
+  add("SubWindows", [](Way& way) { way.overrides.memory_window = 5; });
+  return all;
+}
+
+class CudaSession : public ::testing::TestWithParam<Way> {
+ protected:
+  void SetUp() override {
+    if (cuda_device_count() == 0) GTEST_SKIP() << "this machine has no GPU that CUDA can use";
+    reference::RandomModel shape;
+    shape.hidden = 64;
+    shape.intermediate = 96;
+    shape.head_dim = 16;
+    shape.mem_dtype = "bfloat16";
+    reference::write_random_checkpoint(folder_.path(), shape, 5);
+  }
+
+  /// Logits of the last token of several calls.
+  std::vector<std::vector<float>> logits(DeviceChoice device) {
+    const Model model = load_model(exec_, folder_.path(), DType::bf16, device);
+    const MemorySettings settings = resolve_memory_settings(model.config, GetParam().overrides);
+    Session session(exec_, model, settings, GetParam().lookup);
+    reference::Random random(9);
+    std::vector<std::vector<float>> all;
+    for (const std::size_t tokens : {30, 1, 1, 7, 26, 1, 1, 1}) {
+      const auto ids = random.ids(tokens, model.config.vocab_size);
+      std::vector<float> row(model.config.vocab_size, NAN);
+      session.call(ids, settings.last_context_length, {row.data(), {1, row.size()}});
+      all.push_back(row);
+    }
+    return all;
+  }
+
+  TemporaryFolder folder_;
+  CpuExec exec_{2};
+};
+
+TEST_P(CudaSession, SaysWhatTheCpuSays) {
+  const auto expected = logits({});
+  const auto found = logits({0});
+  for (std::size_t call = 0; call < expected.size(); ++call) {
+    double error = 0, magnitude = 0;
+    for (std::size_t i = 0; i < expected[call].size(); ++i) {
+      error += std::pow(found[call][i] - expected[call][i], 2);
+      magnitude += std::pow(expected[call][i], 2);
+    }
+    EXPECT_LE(std::sqrt(error / magnitude), 0.02) << "call " << call;  // both round to bfloat16, not alike
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, CudaSession, ::testing::ValuesIn(ways()),
+                         [](const ::testing::TestParamInfo<Way>& info) { return info.param.name; });
+
+/// Recorded outputs of LongLLaMA's own code, within what bfloat16 weights and products leave of them.
+TEST(CudaGolden, ReproducesLongLlamaWithinBFloat16) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << "this machine has no GPU that CUDA can use";
+  CpuExec exec(2);
+  const Model model = load_model(exec, golden_folder("longllama-bf16-memory"), DType::bf16, {0});
+  const MemorySettings settings = resolve_memory_settings(model.config, {});
+  const SafetensorsFile expected(golden_folder("longllama-bf16-memory") / "expected.safetensors");
+  std::size_t cases = 0;
+  for (const auto& [name, tensor] : expected.tensors()) {
+    if (!name.starts_with("prefill_") || !name.ends_with(".input_ids")) continue;
+    const std::string prefix = name.substr(0, name.find('.'));
+    const std::vector<float> truth = expected.floats(prefix + ".logits");
+    Session session(exec, model, settings, Lookup{});
+    const auto found = call_for_logits(session, model, expected.integers(name), settings.last_context_length);
+    ASSERT_EQ(found.size(), truth.size());
+    double error = 0, magnitude = 0;
+    for (std::size_t i = 0; i < truth.size(); ++i) {
+      error += std::pow(found[i] - truth[i], 2);
+      magnitude += std::pow(truth[i], 2);
+    }
+    EXPECT_LE(std::sqrt(error / magnitude), 0.03) << prefix;
+    ++cases;
+  }
+  EXPECT_GT(cases, 0U);
+}
+
+}  // namespace
+}  // namespace memlane::testing
