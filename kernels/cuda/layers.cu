@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/internals.h"
 #include "kernels/cuda/layers.h"
+#include "kernels/cuda/tiles.h"
 
 namespace memlane {
 
@@ -102,7 +103,7 @@ __global__ void rope_kernel(const float* x, const float* cosines, const float* s
   }
 }
 
-/// One thread a 32-bit unit, two elements of a key: key_offset() of kernels/entries.h. Neighbouring threads write
+/// One thread a unit, two elements of a key. Neighbouring threads write
 /// neighbouring entries of a panel, which lie side by side.
 __global__ void append_keys_kernel(const float* keys, std::size_t tokens, std::size_t kv_heads, std::size_t units,
                                    std::size_t first, std::uint32_t* panels, std::size_t stride_units) {
@@ -114,8 +115,7 @@ __global__ void append_keys_kernel(const float* keys, std::size_t tokens, std::s
     const float* key = keys + (token * kv_heads + head) * units * 2 + unit * 2;
     const __nv_bfloat162 pair = __floats2bfloat162_rn(key[0], key[1]);
     const std::size_t entry = first + token;
-    panels[head * stride_units + (entry / 32 * units + unit) * 32 + entry % 32] =
-        *reinterpret_cast<const std::uint32_t*>(&pair);
+    panels[head * stride_units + cuda::key_unit(entry, unit, units)] = *reinterpret_cast<const std::uint32_t*>(&pair);
   }
 }
 

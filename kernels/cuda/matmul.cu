@@ -34,7 +34,7 @@ constexpr unsigned kWarps = 8;                // of a block of the kernel for fe
 constexpr std::size_t kFewRows = 4;           // rows of a that it takes
 constexpr std::size_t kFewBytes = 48 * 1024;  // of a that fit in its shared memory
 
-constexpr std::uint32_t kOutAlignment = 16;   // bytes, of what cuBLASLt writes
+constexpr std::uint32_t kOutAlignment = 16;  // bytes, of what cuBLASLt writes
 
 struct Preference {
   cublasLtMatmulPreference_t handle = nullptr;

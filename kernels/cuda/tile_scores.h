@@ -58,10 +58,9 @@ MEMLANE_KERNEL void fetch_keys(Warp& warp, const Block& block, std::uint32_t fir
     for (int i = warp.index() * 32 + lane; i < Shape::kUnits * kPieces; i += Shape::kWarps * 32) {
       const auto unit = static_cast<std::uint32_t>(i / kPieces);
       const std::uint32_t column = static_cast<std::uint32_t>(i % kPieces) * 4;
-      const std::uint32_t panel = (first + column) / kPanelEntries;
-      const bool present = unit < units && panel * kPanelEntries < count;
-      const std::size_t offset = (static_cast<std::size_t>(panel) * units + unit) * kPanelEntries;
-      const std::uint32_t* from = block.keys + (present ? offset + (first + column) % kPanelEntries : 0);
+      const std::uint32_t panel_begin = (first + column) / kPanelEntries * kPanelEntries;
+      const bool present = unit < units && panel_begin < count;
+      const std::uint32_t* from = block.keys + (present ? key_unit(first + column, unit, units) : 0);
       warp.template copy_async<16>(shared + unit * Shape::kKeyStride + column, from, present);
     }
   });

@@ -34,6 +34,12 @@ MEMLANE_BOTH constexpr std::uint32_t tiles_for(std::uint32_t count) {
   return (count + kTileEntries - 1) / kTileEntries;
 }
 
+/// Where a unit (a pair of elements) of a key lies in its block's panels: key_offset() of kernels/entries.h in units.
+/// units: of a key.
+MEMLANE_BOTH constexpr std::size_t key_unit(std::size_t entry, std::size_t unit, std::size_t units) {
+  return (entry / kPanelEntries * units + unit) * kPanelEntries + entry % kPanelEntries;
+}
+
 /// The blocks of all kv heads. Only of a single block can some of the entries be left out.
 struct Entries {
   const Block* blocks = nullptr;  // [kv_heads][block_count]

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "kernels/cuda/exec.h"
@@ -41,6 +43,12 @@ std::vector<Way> ways() {
   });
   add("CappedDistance", [](Way& way) { way.overrides.capped_distance = 6; });
   add("Overlap", [](Way& way) { way.overrides.overlap = 4; });
+  add("FrequenciesThatFollowTheLength", [](Way& way) {
+    way.overrides.rope = "dynamic-ntk:factor=2";
+    way.overrides.memory_rope = "yarn:factor=4";
+    way.overrides.window = 20;
+    way.overrides.memory_window = 12;
+  });
   add("SubWindows", [](Way& way) { way.overrides.memory_window = 5; });
   return all;
 }
@@ -57,11 +65,34 @@ class CudaSession : public ::testing::TestWithParam<Way> {
     reference::write_random_checkpoint(folder_.path(), shape, 5);
   }
 
-  /// Logits of the last token of several calls.
+  /// Two documents, each read on a device.
+  std::vector<std::unique_ptr<DocumentMemory>> read_documents(const Model& model, const MemorySettings& settings) {
+    reference::Random random(4);
+    std::vector<std::unique_ptr<DocumentMemory>> documents;
+    for (int document = 0; document < 2 && !settings.mem_layers.empty(); ++document) {
+      Session reader(exec_, model, settings, GetParam().lookup);
+      const EntryShape shape = entry_shape(model.config, settings);
+      documents.push_back(std::make_unique<DocumentMemory>(shape, GetParam().lookup));
+      for (int window = 0; window < 6; ++window) {
+        const auto ids = random.ids(reader.next_window() - (window == 5 ? 1 : 0), model.config.vocab_size);
+        for (const Segment& segment : reader.read_window(ids)) {
+          Buffer<std::byte> bytes(segment.bytes().size());
+          std::copy(segment.bytes().begin(), segment.bytes().end(), bytes.data());
+          documents.back()->append(Segment(shape, segment.count(), std::move(bytes)));
+        }
+      }
+    }
+    return documents;
+  }
+
+  /// Logits of the last token of several calls, with two documents in memory.
   std::vector<std::vector<float>> logits(DeviceChoice device) {
     const Model model = load_model(exec_, folder_.path(), DType::bf16, device);
     const MemorySettings settings = resolve_memory_settings(model.config, GetParam().overrides);
-    Session session(exec_, model, settings, GetParam().lookup);
+    const auto documents = read_documents(model, settings);
+    std::vector<const DocumentMemory*> seen;
+    for (const auto& document : documents) seen.push_back(document.get());
+    Session session(exec_, model, settings, GetParam().lookup, seen);
     reference::Random random(9);
     std::vector<std::vector<float>> all;
     for (const std::size_t tokens : {30, 1, 1, 7, 26, 1, 1, 1}) {
@@ -86,12 +117,14 @@ TEST_P(CudaSession, SaysWhatTheCpuSays) {
       error += std::pow(found[call][i] - expected[call][i], 2);
       magnitude += std::pow(expected[call][i], 2);
     }
-    EXPECT_LE(std::sqrt(error / magnitude), 0.02) << "call " << call;  // both round to bfloat16, not alike
+    // Both round to bfloat16, not alike; where few entries are chosen, near ties may go the other way.
+    EXPECT_LE(std::sqrt(error / magnitude), GetParam().lookup.kind == Lookup::Kind::exact ? 0.06 : 0.02)
+        << "call " << call;
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, CudaSession, ::testing::ValuesIn(ways()),
-                         [](const ::testing::TestParamInfo<Way>& info) { return info.param.name; });
+                         [](const auto& each) { return each.param.name; });
 
 /// Recorded outputs of LongLLaMA's own code, within what bfloat16 weights and products leave of them.
 TEST(CudaGolden, ReproducesLongLlamaWithinBFloat16) {
