@@ -5,11 +5,13 @@
 
 #include "apps/asked_memory.h"
 #include "apps/commands.h"
+#include "apps/count_option.h"
 #include "apps/documents.h"
 #include "apps/generation.h"
 #include "apps/interrupt.h"
 #include "apps/model_options.h"
 #include "apps/output.h"
+#include "apps/sources_report.h"
 #include "runtime/session.h"
 
 namespace memlane {
@@ -21,6 +23,7 @@ struct AskOptions {
   std::string memory;
   AskedDocuments documents;
   std::string question;
+  std::vector<std::string> sources;  ///< how many to report; none for no report
   GenerationOptions generation;
 };
 
@@ -37,6 +40,8 @@ void note_incomplete(const MemoryFile& file, const std::vector<std::uint32_t>& i
 int ask(AskOptions options) {
   options.generation.sampler.check();
   require_utf8("question", options.question);
+  const std::size_t most_sources =
+      options.sources.empty() ? 0 : parse_count("--sources", options.sources.back(), {.least = 1, .most = 1000});
   const MemoryFile file = MemoryFile::open(options.memory);
   const std::vector<std::uint32_t> asked = options.documents.choose(file);
   options.model.take_from(file);
@@ -60,11 +65,15 @@ int ask(AskOptions options) {
 
   Session session(exec, model, settings, lookup, memory.seen());
   session.set_stop_flag(&interrupt_flag());
+  MemoryWeights weights;
+  if (most_sources > 0) session.set_record(&weights);
   const bool json = options.generation.json;
   const Generated answer = generate(session, model, tokenizer, ids, settings.last_context_length, options.generation,
                                     false, [&](std::string_view text) {
                                       if (!json) print_text(text);
                                     });
+  std::optional<SourcesReport> sources;
+  if (most_sources > 0) sources.emplace(file, asked, tokenizer, weights, most_sources);
   if (json) {
     nlohmann::json report = to_json(answer, ids.size());
     report["question"] = options.question;
@@ -72,9 +81,10 @@ int ask(AskOptions options) {
     report["documents"] = memory.seen().size();
     report["memory_entries"] = entries_of(file, asked);
     report["lookup"] = lookup.name();
+    if (sources) report["sources"] = sources->json();
     print_json(report);
   } else {
-    print_text("\n");
+    print_text("\n" + (sources ? sources->table() : ""));
   }
   return answer.stop == "interrupted" ? 1 : 0;
 }
@@ -88,6 +98,11 @@ Subcommand add_ask(CLI::App& program) {
   app->add_option("--memory", options->memory, "The memory file; it is never changed")->required();
   options->documents.add_to(*app);
   app->add_option("question", options->question, "The text to continue")->required();
+  // A flag, because the question that follows must not be taken for its number.
+  app->add_flag(
+      "--sources{5}", options->sources,
+      "Say where the answer came from: the places in the documents that got the most attention; 5 of them, or "
+      "N with --sources=N");
   options->generation.add_to(*app);
   return {app, [options] { return ask(*options); }};
 }

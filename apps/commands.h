@@ -24,6 +24,7 @@ Subcommand add_bench_recall(CLI::App& bench);
 Subcommand add_bench_perplexity(CLI::App& bench);
 Subcommand add_bench_cost(CLI::App& bench);
 Subcommand add_bench_run(CLI::App& bench);
+Subcommand add_bench_distraction(CLI::App& bench);
 /// Below `memlane memory`.
 Subcommand add_memory_list(CLI::App& memory);
 Subcommand add_memory_drop(CLI::App& memory);

@@ -5,7 +5,7 @@
 namespace memlane {
 
 DocumentMemory::DocumentMemory(EntryShape shape, Lookup lookup)
-    : shape_(std::move(shape)), lookup_(std::move(lookup)), blocks_(shape_.layers.size()) {
+    : shape_(std::move(shape)), lookup_(std::move(lookup)), blocks_(shape_.layers.size() * shape_.kv_heads) {
   if (lookup_.kind != Lookup::Kind::faiss) return;
   for (std::size_t i = 0; i < shape_.layers.size() * shape_.kv_heads; ++i) {
     indexes_.push_back(make_key_index(lookup_, shape_.head_dim));
@@ -15,18 +15,9 @@ DocumentMemory::DocumentMemory(EntryShape shape, Lookup lookup)
 void DocumentMemory::append(Segment segment) {
   entries_ += segment.count();
   segments_.push_back(std::move(segment));
-  for (std::size_t slot = 0; slot < blocks_.size(); ++slot) {
-    std::vector<EntryBlock> grown;
-    grown.reserve(shape_.kv_heads * segments_.size());
-    for (std::size_t head = 0; head < shape_.kv_heads; ++head) {
-      for (const Segment& each : segments_) grown.push_back(each.block(slot, head));
-    }
-    blocks_[slot] = std::move(grown);
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    blocks_[i].push_back(segments_.back().block(i / shape_.kv_heads, i % shape_.kv_heads));
   }
-}
-
-View<const EntryBlock, 2> DocumentMemory::blocks(std::size_t layer_slot) const {
-  return {blocks_[layer_slot].data(), {shape_.kv_heads, segments_.size()}};
 }
 
 const KeyIndex* DocumentMemory::index(std::size_t layer_slot, std::size_t kv_head) const {

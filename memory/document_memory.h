@@ -18,7 +18,8 @@ class DocumentMemory {
  public:
   DocumentMemory(EntryShape shape, Lookup lookup);
 
-  /// Appends a segment. The indexes follow at the next update_indexes().
+  /// Appends a segment, in time that does not depend on how many there are. The indexes follow at the next
+  /// update_indexes().
   void append(Segment segment);
 
   /// Brings the indexes up to the entries: trains those that have waited for enough keys, adds what they lack. No
@@ -30,8 +31,10 @@ class DocumentMemory {
   const EntryShape& shape() const { return shape_; }
   const Lookup& lookup() const { return lookup_; }
 
-  /// All entries of a memory layer: [kv_heads, segments]. Valid until the next append.
-  View<const EntryBlock, 2> blocks(std::size_t layer_slot) const;
+  /// All entries of a memory layer and head: one block for each segment. Valid until the next append.
+  std::span<const EntryBlock> blocks(std::size_t layer_slot, std::size_t kv_head) const {
+    return blocks_[layer_slot * shape_.kv_heads + kv_head];
+  }
 
   /// The index of a layer and head if it holds every entry, else null (no FAISS lookup, or not enough keys to train it
   /// yet).
@@ -50,7 +53,7 @@ class DocumentMemory {
   Lookup lookup_;
   std::vector<Segment> segments_;
   std::size_t entries_ = 0;
-  std::vector<std::vector<EntryBlock>> blocks_;     // [layers], each [kv_heads, segments]
+  std::vector<std::vector<EntryBlock>> blocks_;     // [layers * kv_heads], each [segments]
   std::vector<std::unique_ptr<KeyIndex>> indexes_;  // [layers * kv_heads] for a FAISS lookup, else empty
   std::size_t indexed_entries_ = 0;
 };

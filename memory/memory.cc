@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/entry_weights.h"
 #include "kernels/top_k.h"
 
 namespace memlane {
@@ -31,36 +32,60 @@ std::size_t Memory::entries() const {
   return sum;
 }
 
-View<const EntryBlock, 2> Memory::blocks(std::size_t layer_slot) {
-  if (documents_.size() == 1) return documents_.front()->blocks(layer_slot);
-  joined_.clear();
-  for (std::size_t head = 0; head < shape_.kv_heads; ++head) {
-    for (const DocumentMemory* document : documents_) {
-      if (document->entries() == 0) continue;
-      const auto row = document->blocks(layer_slot)[head];
-      joined_.insert(joined_.end(), row.data(), row.data() + row.size());
+View<const EntryBlock, 2> Memory::join(std::span<const DocumentMemory* const> documents, std::size_t layer_slot,
+                                       std::vector<EntryBlock>& storage) {
+  storage.clear();
+  const std::size_t kv_heads = documents.front()->shape().kv_heads;
+  for (std::size_t head = 0; head < kv_heads; ++head) {
+    for (const DocumentMemory* document : documents) {
+      const auto blocks = document->blocks(layer_slot, head);
+      storage.insert(storage.end(), blocks.begin(), blocks.end());
     }
   }
-  return {joined_.data(), {shape_.kv_heads, joined_.size() / shape_.kv_heads}};
+  return {storage.data(), {kv_heads, storage.size() / kv_heads}};
 }
 
 void Memory::attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
                     AttentionPartial out) {
   MEMLANE_EXPECTS(!empty() && !queries.empty());
+  const View<const EntryBlock, 2> all = join(documents_, layer_slot, joined_);
   if (lookup_.kind == Lookup::Kind::dense) {
-    return memlane::attend(exec, queries, blocks(layer_slot), scale, Visibility::all(), out);
+    return memlane::attend(exec, queries, all, scale, Visibility::all(), out);
   }
-  const std::size_t proposals = (documents_.size() + 1) * std::min(lookup_.top_k, entries());
-  const std::size_t bytes_per_token = queries.extent(1) * proposals * (sizeof(std::int64_t) + sizeof(float));
-  const std::size_t piece = std::max<std::size_t>(1, kProposalBytes / bytes_per_token);
+  const std::size_t piece = tokens_at_once(queries.extent(1));
   for (std::size_t begin = 0; begin < queries.extent(0); begin += piece) {
     const std::size_t end = std::min(queries.extent(0), begin + piece);
-    attend_top_k(exec, layer_slot, queries.slice(begin, end), scale, slice(out, begin, end));
+    const Selected selected = select(exec, layer_slot, queries.slice(begin, end), all);
+    attend_selected(exec, queries.slice(begin, end), all, selected.ids, selected.scores, scale, slice(out, begin, end));
   }
 }
 
-void Memory::attend_top_k(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
-                          AttentionPartial out) {
+void Memory::add_weights(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
+                         View<const float, 2> max, View<const float, 2> weight, double factor, std::span<double> sums) {
+  MEMLANE_EXPECTS(!empty() && !queries.empty() && sums.size() == entries());
+  const View<const EntryBlock, 2> all = join(documents_, layer_slot, joined_);
+  if (lookup_.kind == Lookup::Kind::dense) {
+    return add_entry_weights(exec, queries, all, scale, max, weight, factor, sums);
+  }
+  const std::size_t piece = tokens_at_once(queries.extent(1));
+  for (std::size_t begin = 0; begin < queries.extent(0); begin += piece) {
+    const std::size_t end = std::min(queries.extent(0), begin + piece);
+    const Selected selected = select(exec, layer_slot, queries.slice(begin, end), all);
+    add_selected_weights(selected.ids, selected.scores, scale, max.slice(begin, end), weight.slice(begin, end), factor,
+                         sums);
+  }
+}
+
+/// Tokens whose proposals fit in kProposalBytes.
+std::size_t Memory::tokens_at_once(std::size_t heads) const {
+  const std::size_t proposals = (documents_.size() + 1) * std::min(lookup_.top_k, entries());
+  const std::size_t bytes_per_token = heads * proposals * (sizeof(std::int64_t) + sizeof(float));
+  return std::max<std::size_t>(1, kProposalBytes / bytes_per_token);
+}
+
+/// The entries that each query attends to. Valid until the next call.
+Memory::Selected Memory::select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries,
+                                View<const EntryBlock, 2> all) {
   const std::size_t tokens = queries.extent(0);
   const std::size_t heads = queries.extent(1);
   const std::size_t k = std::min(lookup_.top_k, entries());
@@ -68,7 +93,6 @@ void Memory::attend_top_k(CpuExec& exec, std::size_t layer_slot, View<const floa
   scores_.reserve_discarding(tokens * heads * k);
   const auto ids = ids_.view<3>({tokens, heads, k});
   const auto scores = scores_.view<3>({tokens, heads, k});
-  const View<const EntryBlock, 2> all = blocks(layer_slot);
 
   if (lookup_.kind == Lookup::Kind::exact) {
     top_k_scan(exec, queries, all, ids, scores);
@@ -96,18 +120,18 @@ void Memory::attend_top_k(CpuExec& exec, std::size_t layer_slot, View<const floa
     select_best(exec, proposed_ids_.view<3>({tokens, heads, n}), proposed_scores_.view<3>({tokens, heads, n}), ids,
                 scores);
   }
-  attend_selected(exec, queries, all, ids, scores, scale, out);
+  return {ids, scores};
 }
 
 void Memory::propose(CpuExec& exec, const DocumentMemory& document, std::size_t layer_slot,
-                     View<const float, 3> queries, View<std::int64_t, 3> ids, View<float, 3> scores) const {
+                     View<const float, 3> queries, View<std::int64_t, 3> ids, View<float, 3> scores) {
   if (document.entries() == 0) {
     std::fill_n(ids.data(), ids.size(), -1);
     return;
   }
-  if (document.index(layer_slot, 0) == nullptr) {
-    return top_k_scan(exec, queries, document.blocks(layer_slot), ids, scores);
-  }
+  const DocumentMemory* const only = &document;
+  const View<const EntryBlock, 2> blocks = join({&only, 1}, layer_slot, of_document_);
+  if (document.index(layer_slot, 0) == nullptr) return top_k_scan(exec, queries, blocks, ids, scores);
   const std::size_t tokens = queries.extent(0);
   const std::size_t heads = queries.extent(1);
   const std::size_t head_dim = queries.extent(2);
@@ -131,7 +155,7 @@ void Memory::propose(CpuExec& exec, const DocumentMemory& document, std::size_t 
       std::copy_n(found.data() + t * group * k, group * k, ids.data() + ((first + t) * heads + kv_head * group) * k);
     }
   });
-  score_entries(exec, queries, document.blocks(layer_slot), ids, scores);
+  score_entries(exec, queries, blocks, ids, scores);
 }
 
 }  // namespace memlane

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/layers.h"
 #include "kernels/matmul.h"
@@ -59,6 +60,7 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention<Ex
                             Until until, View<float, 2> logits) {
   MEMLANE_EXPECTS(!ids.empty() && logits.extent(0) <= ids.size() && (until == Until::logits) == !logits.empty());
   local.begin(exec_, ids.size());
+  recorded_ = record_ != nullptr && !memory.empty() ? logits.extent(0) : 0;
   Activations at = activations(ids.size());
   embed(exec_, weights_.embedding_rows(), weights_.embedding_dtype(), ids, at.x);
 
@@ -73,6 +75,7 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention<Ex
     if (!store_only) feed_forward(layer, at);
   }
   local.advance();
+  if (record_ != nullptr) record_->tokens += logits.extent(0);
 
   if (until == Until::logits) {
     const std::size_t first = ids.size() - logits.extent(0);
@@ -127,12 +130,29 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention
   const int slot = memory_slot(layer);
   if (slot >= 0 && !memory.empty()) {
     const typename Backend<Exec>::Partial from_memory = memory_partial_.get(tokens, heads, head_dim);
-    memory.attend(exec_, static_cast<std::size_t>(slot), q, scale * local.memory_key_factor(), from_memory);
+    const float memory_scale = scale * local.memory_key_factor();
+    memory.attend(exec_, static_cast<std::size_t>(slot), q, memory_scale, from_memory);
     merge(exec_, partial, from_memory);
+    if constexpr (std::is_same_v<Exec, CpuExec>) {
+      if (recorded_ > 0) record(static_cast<std::size_t>(slot), memory, q, memory_scale, partial);
+    }
   }
   finish(exec_, partial, at.attended.template reshape<3>({tokens, heads, head_dim}));
   matmul(exec_, at.attended, w.o, at.h);
   add(exec_, at.x, at.h);
+}
+
+/// Adds what each entry of memory weighs for the last tokens of a pass. whole: the partial of local context and memory.
+template <class Exec>
+void Decoder<Exec>::record(std::size_t slot, Memory& memory, View<const float, 3> queries, float scale,
+                           AttentionPartial whole) requires(std::is_same_v<Exec, CpuExec>) {
+  const std::size_t tokens = queries.extent(0);
+  const auto layers = static_cast<double>(memory.shape().layers.size());
+  const double share = 1 / (layers * static_cast<double>(config_.num_heads));
+  record_->sums.resize(memory.entries());  // new entries come behind those that were there
+  memory.add_weights(exec_, slot, queries.slice(tokens - recorded_, tokens), scale,
+                     whole.max.slice(tokens - recorded_, tokens), whole.weight.slice(tokens - recorded_, tokens), share,
+                     record_->sums);
 }
 
 /// x += W_down (silu(W_gate h) * W_up h) with h = rms_norm(x).

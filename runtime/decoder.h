@@ -8,6 +8,7 @@
 #include "kernels/exec.h"
 #include "runtime/backend.h"
 #include "runtime/local_attention.h"
+#include "runtime/memory_weights.h"
 #include "runtime/model.h"
 
 namespace memlane {
@@ -41,6 +42,11 @@ class Decoder {
   /// A flag that ends a pass early; null for none.
   void set_stop_flag(const std::atomic<bool>* stop) { stop_ = stop; }
 
+  /// What entries of memory weigh in the passes from here on, for the tokens whose logits are asked for, is added to
+  /// `record`, which outlives those passes; null for nothing. Logits are the same with and without.
+  /// On the CPU alone: other devices do not record.
+  void set_record(MemoryWeights* record) { record_ = record; }
+
   /// Bytes that passes over `tokens` tokens at once allocate.
   static std::size_t workspace_bytes(const ModelConfig& config, std::size_t tokens);
 
@@ -50,6 +56,8 @@ class Decoder {
   void make_logits(View<const float, 2, Device> h, View<float, 2> logits);
   void attention(std::size_t layer, Activations& at, LocalAttention<Exec>& local, SeenMemory& memory, bool store_only);
   void feed_forward(std::size_t layer, Activations& at);
+  void record(std::size_t slot, Memory& memory, View<const float, 3> queries, float scale,
+              AttentionPartial whole) requires(std::is_same_v<Exec, CpuExec>);
   int memory_slot(std::size_t layer) const { return memory_slots_[layer]; }
 
   Exec& exec_;
@@ -61,6 +69,8 @@ class Decoder {
   typename Backend<Exec>::Partials local_partial_;
   typename Backend<Exec>::Partials memory_partial_;
   const std::atomic<bool>* stop_ = nullptr;
+  MemoryWeights* record_ = nullptr;
+  std::size_t recorded_ = 0;  // of the pass: tokens at its end that are recorded
 };
 
 }  // namespace memlane

@@ -1,5 +1,7 @@
 #include "runtime/engine.h"
 
+#include "kernels/error.h"
+
 namespace memlane {
 
 Engine::AnyRunning Engine::start(CpuExec& exec, const Model& model, const MemorySettings& settings, Memory& memory) {
@@ -50,6 +52,15 @@ void Engine::move_on() {
 
 void Engine::set_stop_flag(const std::atomic<bool>* stop) {
   std::visit([stop](auto& on) { on.decoder.set_stop_flag(stop); }, running_);
+}
+
+void Engine::set_record(MemoryWeights* record) {
+  auto* const on_cpu = std::get_if<Running<CpuExec>>(&running_);
+  if (on_cpu == nullptr) {
+    input_error(
+        "attention: expected the model on the CPU to tell where attention goes, found it on a GPU; use --device cpu");
+  }
+  on_cpu->decoder.set_record(record);
 }
 
 }  // namespace memlane

@@ -31,6 +31,8 @@ class Engine {
   void clear_memory_layers();
   void move_on();
   void set_stop_flag(const std::atomic<bool>* stop);
+  /// Throws InputError unless the model is on the CPU.
+  void set_record(MemoryWeights* record);
 
  private:
   template <class Exec>

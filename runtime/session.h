@@ -65,6 +65,9 @@ class Session {
 
   /// A flag that stops a call early; null for none.
   void set_stop_flag(const std::atomic<bool>* stop) { engine_.set_stop_flag(stop); }
+  /// Records what entries of memory weigh from here on: of the documents in the order given, then of what this session
+  /// moved to memory. See Decoder::set_record. Throws InputError where the model is on a device that cannot.
+  void set_record(MemoryWeights* record) { engine_.set_record(record); }
   /// Called with (tokens done, tokens in all) after each window of a call.
   void set_progress(std::function<void(std::size_t, std::size_t)> progress) { progress_ = std::move(progress); }
 

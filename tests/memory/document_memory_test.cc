@@ -26,10 +26,10 @@ TEST(DocumentMemory, KeepsEveryWindowInOrder) {
   EXPECT_EQ(document.memory().entries(), 103U);
   for (std::size_t slot = 0; slot < 2; ++slot) {
     for (std::size_t head = 0; head < 2; ++head) {
-      const auto blocks = document.memory().blocks(slot)[head];
+      const auto blocks = document.memory().blocks(slot, head);
       ASSERT_EQ(blocks.size(), 4U);
       std::size_t entry = 0;
-      for (const EntryBlock& block : blocks.flat()) {
+      for (const EntryBlock& block : blocks) {
         for (std::size_t i = 0; i < block.count; ++i, ++entry) {
           float key[8];
           read_key(block, i, 8, key);
@@ -44,7 +44,7 @@ TEST(DocumentMemory, KeepsEveryWindowInOrder) {
 TEST(DocumentMemory, IsEmptyBeforeTheFirstWindow) {
   const DocumentMemory memory(kShape, Lookup{});
   EXPECT_EQ(memory.entries(), 0U);
-  EXPECT_EQ(memory.blocks(1).size(), 0U);
+  EXPECT_EQ(memory.blocks(1, 1).size(), 0U);
   EXPECT_TRUE(memory.save_indexes().empty());
 }
 
