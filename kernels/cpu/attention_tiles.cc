@@ -20,7 +20,7 @@ std::size_t row_tile_units(std::size_t head_dim) {
 TiledWorkspace::TiledWorkspace(ScratchLayout layout, const QueryRows& rows)
     : sum_stride((rows.head_dim + 31) / 32 * 32) {
   const std::size_t count = (rows.max_rows() + 31) / 32 * 32;
-  gathered = layout.take<float>(kTileRows * rows.head_dim);
+  gathered = layout.take<float>(kTileRows * padded_head_dim(rows.head_dim, DType::bf16));
   queries = layout.take<std::uint32_t>(count / kTileRows * row_tile_units(rows.head_dim));
   values = layout.take<std::uint32_t>(sum_stride * kTileAttendEntries / 2);
   seen_begin = layout.take<std::uint32_t>(count);
@@ -39,13 +39,17 @@ TiledWorkspace TiledWorkspace::of_worker(CpuExec& exec, std::size_t worker, cons
 void gather_tiled_queries(const TileKernels& kernels, View<const float, 3> queries, const QueryRows& rows,
                           const QueryRows::Item& item, const TiledWorkspace& work) {
   const std::size_t count = item.tokens * rows.group;
+  const std::size_t stride = padded_head_dim(rows.head_dim, DType::bf16);
   for (std::size_t first = 0; first < count; first += kTileRows) {
     const std::size_t present = std::min(kTileRows, count - first);
     for (std::size_t row = 0; row < present; ++row) {
       const float* from = queries.data() + rows.flat_index(item, first + row) * rows.head_dim;
-      std::copy_n(from, rows.head_dim, work.gathered + row * rows.head_dim);
+      float* to = work.gathered + row * stride;
+      to[stride - 1] = 0;
+      std::copy_n(from, rows.head_dim, to);
     }
-    kernels.pack(present, rows.head_dim, work.gathered, rows.head_dim,
+    if (count <= kFewTileRows) return;  // vector units take them as they are
+    kernels.pack(present, rows.head_dim, work.gathered, stride,
                  work.queries + first / kTileRows * row_tile_units(rows.head_dim));
   }
 }
@@ -69,10 +73,12 @@ void attend_block_tiled(const TileKernels& kernels, const QueryRows& rows, const
       work.seen_end[row] = static_cast<std::uint32_t>(std::clamp(to, begin, begin + entries) - begin);
     }
     const auto* values = static_cast<const std::uint16_t*>(block.values) + begin * rows.head_dim;
-    kernels.pack_values(values, entries, rows.head_dim, work.values);
+    const bool few = count <= kFewTileRows;
+    if (!few) kernels.pack_values(values, entries, rows.head_dim, work.values);
     const auto* keys = static_cast<const std::uint32_t*>(block.keys) + begin * units;
-    kernels.attend({count, rows.head_dim, work.queries, keys, work.values, entries, work.seen_begin, work.seen_end,
-                    scale, work.sum, work.sum_stride, work.max, work.weight});
+    const auto attend = few ? kernels.attend_rows : kernels.attend;
+    attend({count, rows.head_dim, work.queries, work.gathered, keys, work.values, values, entries, work.seen_begin,
+            work.seen_end, scale, work.sum, work.sum_stride, work.max, work.weight});
   }
 }
 

@@ -15,7 +15,7 @@ struct TiledWorkspace {
   static TiledWorkspace of_worker(CpuExec& exec, std::size_t worker, const QueryRows& rows);
 
   std::size_t sum_stride;  // rows of `sum` are filled up to whole panels of 32
-  float* gathered;         // [16, head_dim]
+  float* gathered;         // [16, head_dim rounded up to even]
   std::uint32_t *queries, *values, *seen_begin, *seen_end;
   float *sum, *max, *weight;
   std::size_t bytes;

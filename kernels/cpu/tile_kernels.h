@@ -7,14 +7,17 @@ namespace memlane {
 
 inline constexpr std::size_t kTileAttendEntries = 256;  ///< entries that attention takes at once
 inline constexpr int kTileWeightParts = 3;              ///< bfloat16 numbers that a softmax weight is cut into
+inline constexpr std::size_t kFewTileRows = 4;          ///< rows up to which vector units beat tiles
 
 /// Query rows against at most kTileAttendEntries consecutive entries of a block: scores, online softmax, weighted sum.
 struct TileAttention {
   std::size_t rows;
   std::size_t head_dim;
-  const std::uint32_t* queries;  ///< in tiles, rows filled up to a multiple of 32 with anything
-  const std::uint32_t* keys;     ///< their first panel
-  const std::uint32_t* values;   ///< from pack_values
+  const std::uint32_t* queries;     ///< in tiles, rows filled up to a multiple of 32 with anything
+  const float* query_rows;          ///< the same as [rows][head_dim, rounded up to even], for attend_rows
+  const std::uint32_t* keys;        ///< their first panel
+  const std::uint32_t* values;      ///< from pack_values
+  const std::uint16_t* value_rows;  ///< as they are stored, for attend_rows
   std::size_t entries;
   const std::uint32_t* seen_begin;  ///< [rows]: row sees entries [seen_begin, seen_end) of these
   const std::uint32_t* seen_end;
@@ -35,6 +38,19 @@ struct TileKernels {
   /// At most 16 rows of k floats, rounded to bfloat16, to tiles.
   void (*pack)(std::size_t rows, std::size_t k, const float* a, std::size_t lda, std::uint32_t* tiles);
   void (*attend)(const TileAttention& on);
+  /// The same to the last bit for at most kFewTileRows rows, on vector units: so few leave most of a tile empty.
+  void (*attend_rows)(const TileAttention& on);
+
+  /// q . k of at most 32 rows with at most kTileAttendEntries entries whose first panel is `keys`, the bits that attend
+  /// computes. queries: in tiles; scores: [rows filled up to 32][kTileAttendEntries], whole panels are written. Between
+  /// shape and release, which are for the thread.
+  void (*score)(std::size_t head_dim, const std::uint32_t* queries, const std::uint32_t* keys, std::size_t entries,
+                float* scores);
+  void (*shape)();
+  void (*release)();
+  /// The same for at most kFewTileRows rows, outside shape and release. queries: [rows][head_dim, rounded up to even].
+  void (*score_rows)(std::size_t rows, std::size_t head_dim, const float* queries, const std::uint32_t* keys,
+                     std::size_t entries, float* scores);
   /// Values [entries][head_dim] in pairs of entries: [ceil(head_dim / 32)][kTileAttendEntries / 2][32][2], zero beyond
   /// the end up to a multiple of 32 entries.
   void (*pack_values)(const std::uint16_t* values, std::size_t entries, std::size_t head_dim, std::uint32_t* out);
