@@ -181,12 +181,13 @@ BENCHMARK(BM_AttendMemory)
     ->ArgsProduct({{1}, {262144}, {8}, {2}, {128}, {3, 4}})
     ->UseRealTime();
 
-/// Arguments: query tokens, entries, heads, kv heads, head_dim, k.
+/// Arguments: query tokens, entries, heads, kv heads, head_dim, k, instruction set. Queries are bfloat16 values.
 void BM_ExactTopK(State& state) {
   const auto arg = [&](int i) { return static_cast<std::size_t>(state.range(i)); };
-  CpuExec exec;
+  CpuExec exec(available_threads(), best_or(static_cast<int>(state.range(6))));
   const TestMemory memory(arg(1), arg(3), arg(4));
-  const auto q = random_floats(arg(0) * arg(2) * arg(4));
+  auto q = random_floats(arg(0) * arg(2) * arg(4));
+  for (float& x : q) x = to_float(from_float<BFloat16>(x));
   std::vector<std::int64_t> ids(arg(0) * arg(2) * arg(5));
   std::vector<float> scores(ids.size());
   for (auto _ : state) {
@@ -197,10 +198,10 @@ void BM_ExactTopK(State& state) {
   state.SetBytesProcessed(static_cast<std::int64_t>(2 * arg(1) * arg(3) * arg(4)) * state.iterations());
 }
 BENCHMARK(BM_ExactTopK)
-    ->ArgNames({"tokens", "entries", "heads", "kv_heads", "head_dim", "k"})
-    ->Args({2048, 32768, 4, 4, 64, 32})
-    ->Args({2048, 32768, 4, 4, 64, 128})
-    ->Args({1, 262144, 12, 12, 64, 128})
+    ->ArgNames({"tokens", "entries", "heads", "kv_heads", "head_dim", "k", "set"})
+    ->ArgsProduct({{2048}, {262144}, {1}, {1}, {64, 100, 128}, {32, 128}, {4}})
+    ->ArgsProduct({{512}, {262144}, {1}, {1}, {64}, {32}, {3}})
+    ->ArgsProduct({{1}, {262144}, {12}, {12}, {64}, {128}, {3, 4}})
     ->UseRealTime();
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "kernels/attention.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -125,17 +124,6 @@ void attend_block(const MicroKernels& micro, const QueryRows& rows, const QueryR
   }
 }
 
-/// Whether all elements are bfloat16 values.
-bool is_bf16(const float* x, std::size_t count) {
-  std::uint32_t lower_halves = 0;
-  for (std::size_t i = 0; i < count; ++i) lower_halves |= std::bit_cast<std::uint32_t>(x[i]) & 0xffffU;
-  return lower_halves == 0;
-}
-
-bool all_bf16(View<const EntryBlock, 2> blocks) {
-  return std::ranges::all_of(blocks.flat(), [](const EntryBlock& block) { return block.dtype == DType::bf16; });
-}
-
 /// A call of attend, item by item.
 struct Items {
   CpuExec& exec;
@@ -158,7 +146,7 @@ struct Items {
     for (std::size_t row = 0; row < count; ++row) tiled_rows += is_tiled(item, row) ? 1 : 0;
     if (tiled_rows > 0) {
       const TiledWorkspace work = TiledWorkspace::of_worker(exec, worker, rows);
-      gather_tiled_queries(*tiles, queries, rows, item, work);
+      work.queries.gather(*tiles, queries, rows, item);
       run_rows(true, item, item_blocks, to, work, [&](const EntryBlock& block) {
         attend_block_tiled(*tiles, rows, item, block, scale, visibility, work);
       });

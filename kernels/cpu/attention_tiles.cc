@@ -7,21 +7,9 @@
 
 namespace memlane {
 
-namespace {
-
-constexpr std::size_t kTileRows = 16;
-
-std::size_t row_tile_units(std::size_t head_dim) {
-  return (head_dim + 31) / 32 * kTileRows * 16;
-}
-
-}  // namespace
-
 TiledWorkspace::TiledWorkspace(ScratchLayout layout, const QueryRows& rows)
-    : sum_stride((rows.head_dim + 31) / 32 * 32) {
+    : sum_stride((rows.head_dim + 31) / 32 * 32), queries(layout, rows) {
   const std::size_t count = (rows.max_rows() + 31) / 32 * 32;
-  gathered = layout.take<float>(kTileRows * padded_head_dim(rows.head_dim, DType::bf16));
-  queries = layout.take<std::uint32_t>(count / kTileRows * row_tile_units(rows.head_dim));
   values = layout.take<std::uint32_t>(sum_stride * kTileAttendEntries / 2);
   seen_begin = layout.take<std::uint32_t>(count);
   seen_end = layout.take<std::uint32_t>(count);
@@ -34,24 +22,6 @@ TiledWorkspace::TiledWorkspace(ScratchLayout layout, const QueryRows& rows)
 TiledWorkspace TiledWorkspace::of_worker(CpuExec& exec, std::size_t worker, const QueryRows& rows) {
   const std::size_t bytes = TiledWorkspace(ScratchLayout(nullptr), rows).bytes;
   return {ScratchLayout(exec.worker_scratch(worker, bytes)), rows};
-}
-
-void gather_tiled_queries(const TileKernels& kernels, View<const float, 3> queries, const QueryRows& rows,
-                          const QueryRows::Item& item, const TiledWorkspace& work) {
-  const std::size_t count = item.tokens * rows.group;
-  const std::size_t stride = padded_head_dim(rows.head_dim, DType::bf16);
-  for (std::size_t first = 0; first < count; first += kTileRows) {
-    const std::size_t present = std::min(kTileRows, count - first);
-    for (std::size_t row = 0; row < present; ++row) {
-      const float* from = queries.data() + rows.flat_index(item, first + row) * rows.head_dim;
-      float* to = work.gathered + row * stride;
-      to[stride - 1] = 0;
-      std::copy_n(from, rows.head_dim, to);
-    }
-    if (count <= kFewTileRows) return;  // vector units take them as they are
-    kernels.pack(present, rows.head_dim, work.gathered, stride,
-                 work.queries + first / kTileRows * row_tile_units(rows.head_dim));
-  }
 }
 
 void attend_block_tiled(const TileKernels& kernels, const QueryRows& rows, const QueryRows::Item& item,
@@ -77,8 +47,8 @@ void attend_block_tiled(const TileKernels& kernels, const QueryRows& rows, const
     if (!few) kernels.pack_values(values, entries, rows.head_dim, work.values);
     const auto* keys = static_cast<const std::uint32_t*>(block.keys) + begin * units;
     const auto attend = few ? kernels.attend_rows : kernels.attend;
-    attend({count, rows.head_dim, work.queries, work.gathered, keys, work.values, values, entries, work.seen_begin,
-            work.seen_end, scale, work.sum, work.sum_stride, work.max, work.weight});
+    attend({count, rows.head_dim, work.queries.tiles, work.queries.few, keys, work.values, values, entries,
+            work.seen_begin, work.seen_end, scale, work.sum, work.sum_stride, work.max, work.weight});
   }
 }
 

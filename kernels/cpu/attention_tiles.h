@@ -7,23 +7,17 @@ namespace memlane {
 
 /// Attention of bfloat16 queries to bfloat16 entries by matrix tiles (tile_kernels.h).
 
-inline constexpr std::size_t kTiledQueryRows = 256;  // that share each tile of entries
-
 /// A worker's space for one item.
 struct TiledWorkspace {
   TiledWorkspace(ScratchLayout layout, const QueryRows& rows);
   static TiledWorkspace of_worker(CpuExec& exec, std::size_t worker, const QueryRows& rows);
 
   std::size_t sum_stride;  // rows of `sum` are filled up to whole panels of 32
-  float* gathered;         // [16, head_dim rounded up to even]
-  std::uint32_t *queries, *values, *seen_begin, *seen_end;
+  TiledQueries queries;
+  std::uint32_t *values, *seen_begin, *seen_end;
   float *sum, *max, *weight;
   std::size_t bytes;
 };
-
-/// An item's queries to tiles.
-void gather_tiled_queries(const TileKernels& kernels, View<const float, 3> queries, const QueryRows& rows,
-                          const QueryRows::Item& item, const TiledWorkspace& work);
 
 /// The partial of one block for an item's rows, into the workspace.
 void attend_block_tiled(const TileKernels& kernels, const QueryRows& rows, const QueryRows::Item& item,

@@ -1,8 +1,11 @@
 #include "kernels/cpu/key_tiles.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
+
+#include "kernels/cpu/tile_kernels.h"
 
 namespace memlane {
 
@@ -17,6 +20,36 @@ QueryRows::QueryRows(View<const float, 3> queries, std::size_t kv_heads_in, std:
 QueryRows::Item QueryRows::item(std::size_t index_in_head, std::size_t kv_head) const {
   const std::size_t first = index_in_head * tokens_per_item;
   return {first, std::min(tokens_per_item, tokens - first), kv_head};
+}
+
+bool is_bf16(const float* x, std::size_t count) {
+  std::uint32_t lower_halves = 0;
+  for (std::size_t i = 0; i < count; ++i) lower_halves |= std::bit_cast<std::uint32_t>(x[i]) & 0xffffU;
+  return lower_halves == 0;
+}
+
+bool all_bf16(View<const EntryBlock, 2> blocks) {
+  return std::ranges::all_of(blocks.flat(), [](const EntryBlock& block) { return block.dtype == DType::bf16; });
+}
+
+TiledQueries::TiledQueries(ScratchLayout& layout, const QueryRows& rows)
+    : few(layout.take<float>(16 * padded_head_dim(rows.head_dim, DType::bf16))),
+      tiles(layout.take<std::uint32_t>((rows.max_rows() + 31) / 32 * 2 * row_tile_units(rows.head_dim))) {}
+
+void TiledQueries::gather(const TileKernels& kernels, View<const float, 3> queries, const QueryRows& rows,
+                          const QueryRows::Item& item) const {
+  const std::size_t count = item.tokens * rows.group;
+  const std::size_t stride = padded_head_dim(rows.head_dim, DType::bf16);
+  for (std::size_t first = 0; first < count; first += 16) {
+    const std::size_t present = std::min<std::size_t>(16, count - first);
+    for (std::size_t row = 0; row < present; ++row) {
+      float* to = few + row * stride;
+      to[stride - 1] = 0;
+      std::copy_n(queries.data() + rows.flat_index(item, first + row) * rows.head_dim, rows.head_dim, to);
+    }
+    if (count <= kFewTileRows) return;
+    kernels.pack(present, rows.head_dim, few, stride, tiles + first / 16 * row_tile_units(rows.head_dim));
+  }
 }
 
 void gather_queries(View<const float, 3> queries, const QueryRows& rows, const QueryRows::Item& item, float scale,

@@ -5,6 +5,7 @@
 #include "kernels/array.h"
 #include "kernels/cpu/micro_kernels.h"
 #include "kernels/entries.h"
+#include "kernels/exec.h"
 
 namespace memlane {
 
@@ -33,6 +34,26 @@ struct QueryRows {
   std::size_t flat_index(const Item& item, std::size_t row) const {
     return (item.first_token + row / group) * heads + item.kv_head * group + row % group;
   }
+};
+
+/// Whether all elements are bfloat16 values.
+bool is_bf16(const float* x, std::size_t count);
+/// Whether all blocks are of bfloat16.
+bool all_bf16(View<const EntryBlock, 2> blocks);
+
+inline constexpr std::size_t kTiledQueryRows = 256;  // that share each tile of entries, with matrix tiles
+
+/// An item's queries for TileKernels, in a worker's space.
+struct TiledQueries {
+  TiledQueries(ScratchLayout& layout, const QueryRows& rows);
+  /// Fills both, but the tiles only for more than kFewTileRows rows.
+  void gather(const TileKernels& kernels, View<const float, 3> queries, const QueryRows& rows,
+              const QueryRows::Item& item) const;
+  /// Units that 16 rows take in tiles.
+  static std::size_t row_tile_units(std::size_t head_dim) { return (head_dim + 31) / 32 * 256; }
+
+  float* few;            // the first rows, [16, head_dim rounded up to even]
+  std::uint32_t* tiles;  // all rows
 };
 
 /// Copies an item's rows of queries together, times `scale`. out: [rows, head_dim].

@@ -31,6 +31,14 @@ struct MicroKernels {
   /// x *= factor.
   void (*scale_row)(float* x, std::size_t count, float factor);
 
+  /// Writes those of `count` scores that are above the threshold, and their ids, which count from first_id, in order;
+  /// returns how many. row can be read, scores and ids written, up to a multiple of 32.
+  std::size_t (*collect)(const float* row, std::size_t count, float threshold, std::uint32_t first_id, float* scores,
+                         std::uint32_t* ids);
+  /// Keeps the k best of count >= k >= 1 candidates, in their order; of equal scores the first. Returns the least score
+  /// kept. scores, ids: can be read and written, places: scratch, up to a multiple of 32.
+  float (*keep_best)(std::size_t k, std::size_t count, float* scores, std::uint32_t* ids, std::int32_t* places);
+
   /// out = x / sqrt(mean(x^2) + epsilon) * weight.
   void (*rms_norm_row)(const float* x, const float* weight, std::size_t count, float epsilon, float* out);
   /// out = silu(gate) * up with silu(x) = x / (1 + exp(-x)).

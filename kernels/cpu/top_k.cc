@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/key_tiles.h"
+#include "kernels/cpu/tile_kernels.h"
 
 namespace memlane {
 
@@ -22,36 +24,54 @@ bool better(const Candidate& a, const Candidate& b) {
   return a.score != b.score ? a.score > b.score : a.id < b.id;
 }
 
-/// The best k of a stream of candidates: they gather in a list that is cut to k whenever it doubles.
-class BestK {
+/// The best k of each row's stream of scores: those above the least of the best so far gather in a list, which is cut
+/// to the best k when it is full. Ids rise along the stream, so a later score must be greater to displace one.
+class BestLists {
  public:
-  void reset(std::size_t k) {
-    k_ = k;
-    candidates_.clear();
-    threshold_ = kNothing;
+  BestLists(ScratchLayout& layout, std::size_t k, std::size_t rows)
+      : k_(k), capacity_((full() + kMost + 31) / 32 * 32) {
+    scores_ = layout.take<float>(rows * capacity_);
+    ids_ = layout.take<std::uint32_t>(rows * capacity_);
+    places_ = layout.take<std::int32_t>(capacity_);
+    sizes_ = layout.take<std::size_t>(rows);
+    thresholds_ = layout.take<float>(rows);
   }
-  float threshold() const { return threshold_; }
-  void offer(Candidate candidate) {
-    candidates_.push_back(candidate);
-    if (candidates_.size() >= 2 * k_ + kTileEntries) cut();
+  void clear(std::size_t rows) const {
+    std::fill_n(sizes_, rows, std::size_t{0});
+    std::fill_n(thresholds_, rows, kNothing);
   }
-  std::span<Candidate> finish() {
-    cut();
-    return candidates_;
+  static constexpr std::size_t kMost = std::max(kTileEntries, kTileAttendEntries);  ///< scores offered at once
+  void offer(const MicroKernels& micro, std::size_t row, const float* scores, std::size_t count,
+             std::uint32_t first_id) const {
+    std::size_t& size = sizes_[row];
+    const std::size_t at = row * capacity_ + size;
+    size += micro.collect(scores, count, thresholds_[row], first_id, scores_ + at, ids_ + at);
+    if (size >= full()) cut(micro, row);
+  }
+  /// A row's best, fewer if there were fewer, in order of their ids; then none. ids, scores: [k].
+  void write(const MicroKernels& micro, std::size_t row, std::int64_t* ids, float* scores) const {
+    if (sizes_[row] > k_) cut(micro, row);
+    const std::size_t kept = sizes_[row];
+    std::copy_n(ids_ + row * capacity_, kept, ids);
+    std::copy_n(scores_ + row * capacity_, kept, scores);
+    std::fill(ids + kept, ids + k_, -1);
+    std::fill(scores + kept, scores + k_, kNothing);
   }
 
  private:
-  void cut() {
-    if (candidates_.size() < k_) return;
-    const auto kth = candidates_.begin() + static_cast<std::ptrdiff_t>(k_ - 1);
-    std::nth_element(candidates_.begin(), kth, candidates_.end(), better);
-    threshold_ = kth->score;
-    candidates_.resize(k_);
+  std::size_t full() const { return k_ + std::max<std::size_t>(k_ / 2, 128); }
+  void cut(const MicroKernels& micro, std::size_t row) const {
+    const std::size_t at = row * capacity_;
+    thresholds_[row] = micro.keep_best(k_, sizes_[row], scores_ + at, ids_ + at, places_);
+    sizes_[row] = k_;
   }
 
-  std::size_t k_ = 0;
-  std::vector<Candidate> candidates_;
-  float threshold_ = kNothing;  // nothing below it can be among the best
+  std::size_t k_, capacity_;
+  float* scores_;
+  std::uint32_t* ids_;
+  std::int32_t* places_;
+  std::size_t* sizes_;
+  float* thresholds_;  // -inf until a list was cut
 };
 
 /// Writes candidates in order of their ids, then fills up with none. ids, scores: [k].
@@ -63,20 +83,67 @@ void write_by_id(std::span<Candidate> best, std::size_t k, std::int64_t* ids, fl
   }
 }
 
-/// Offers every entry of a block to its row's list.
-void scan_block(const MicroKernels& micro, const EntryBlock& block, std::int64_t block_begin, const float* queries,
-                std::size_t rows, std::size_t head_dim, float* widened, float* scores, std::vector<BestK>& best) {
-  for (std::size_t begin = 0; begin < block.count; begin += kTileEntries) {
-    score_tile(micro, queries, rows, head_dim, block, begin, widened, scores);
-    const std::size_t entries = std::min(kTileEntries, block.count - begin);
-    for (std::size_t row = 0; row < rows; ++row) {
-      const float* s = scores + row * kTileEntries;
-      if (micro.row_max(s, kTileEntries) < best[row].threshold()) continue;
-      for (std::size_t i = 0; i < entries; ++i) {
-        if (s[i] >= best[row].threshold()) best[row].offer({s[i], block_begin + static_cast<std::int64_t>(begin + i)});
-      }
+/// A worker's space for one item's scan on the vector units.
+struct VectorScan {
+  VectorScan(ScratchLayout& layout, const QueryRows& rows) {
+    queries = layout.take<float>(rows.max_rows() * rows.head_dim);
+    widened = layout.take<float>((rows.head_dim + 1) * kPanelEntries);
+    scores = layout.take<float>(rows.max_rows() * kTileEntries);
+  }
+  /// Offers every entry of a block to the lists of all rows.
+  void scan(const MicroKernels& micro, const EntryBlock& block, std::uint32_t first_id, const QueryRows& rows,
+            std::size_t count, const BestLists& best) const {
+    for (std::size_t begin = 0; begin < block.count; begin += kTileEntries) {
+      score_tile(micro, queries, count, rows.head_dim, block, begin, widened, scores);
+      const std::size_t entries = std::min(kTileEntries, block.count - begin);
+      const auto id = static_cast<std::uint32_t>(first_id + begin);
+      for (std::size_t row = 0; row < count; ++row) best.offer(micro, row, scores + row * kTileEntries, entries, id);
     }
   }
+  float *queries, *widened, *scores;
+};
+
+/// The same by matrix tiles, 32 rows at a time: their scores are chosen from while they are in the first-level cache.
+struct TileScan {
+  TileScan(ScratchLayout& layout, const QueryRows& rows)
+      : queries(layout, rows), scores(layout.take<float>(kRows * kTileAttendEntries)) {}
+  void scan(const MicroKernels& micro, const EntryBlock& block, std::uint32_t first_id, const QueryRows& rows,
+            std::size_t count, const BestLists& best) const {
+    const TileKernels& tiles = *micro.tiles;
+    const std::size_t units = padded_head_dim(rows.head_dim, DType::bf16) / 2;
+    const bool few = count <= kFewTileRows;
+    if (!few) tiles.shape();
+    for (std::size_t begin = 0; begin < block.count; begin += kTileAttendEntries) {
+      const std::size_t entries = std::min(kTileAttendEntries, block.count - begin);
+      const std::uint32_t* keys = static_cast<const std::uint32_t*>(block.keys) + begin * units;
+      const auto id = static_cast<std::uint32_t>(first_id + begin);
+      for (std::size_t first = 0; first < count; first += kRows) {
+        const std::uint32_t* rows_of_tiles = queries.tiles + first / 16 * TiledQueries::row_tile_units(rows.head_dim);
+        if (few) tiles.score_rows(count, rows.head_dim, queries.few, keys, entries, scores);
+        if (!few) tiles.score(rows.head_dim, rows_of_tiles, keys, entries, scores);
+        for (std::size_t row = first; row < std::min(count, first + kRows); ++row) {
+          best.offer(micro, row, scores + (row - first) * kTileAttendEntries, entries, id);
+        }
+      }
+    }
+    if (!few) tiles.release();
+  }
+  static constexpr std::size_t kRows = 32;
+  TiledQueries queries;
+  float* scores;
+};
+
+/// A scan's space and its lists, in a worker's scratch.
+template <class Scan>
+std::pair<Scan, BestLists> in_worker_scratch(CpuExec& exec, std::size_t worker, const QueryRows& rows, std::size_t k) {
+  const auto take = [&](ScratchLayout& layout) {
+    const Scan scan(layout, rows);
+    return std::pair(scan, BestLists(layout, k, rows.max_rows()));
+  };
+  ScratchLayout measure(nullptr);
+  take(measure);
+  ScratchLayout layout(exec.worker_scratch(worker, measure.bytes()));
+  return take(layout);
 }
 
 /// Consecutive blocks that one item scans.
@@ -103,11 +170,14 @@ std::vector<std::int64_t> block_begins(View<const EntryBlock, 2> blocks) {
 
 void top_k_scan(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks,
                 View<std::int64_t, 3> ids, View<float, 3> scores) {
-  const QueryRows rows(queries, blocks.extent(0));
+  const MicroKernels& micro = exec.micro();
+  const bool tiled = micro.tiles != nullptr && all_bf16(blocks);
+  const QueryRows rows(queries, blocks.extent(0), tiled ? kTiledQueryRows : kQueryRows);
   const std::size_t k = ids.extent(2);
   const std::size_t block_count = blocks.extent(1);
   MEMLANE_EXPECTS(k >= 1 && ids.extents() == scores.extents());
   const std::vector<std::int64_t> begins = block_begins(blocks);
+  MEMLANE_EXPECTS(begins.back() <= std::numeric_limits<std::uint32_t>::max());
   const std::size_t row_items = rows.kv_heads * rows.items_per_head;
   const std::size_t wanted_parts = (4 * exec.threads() + row_items - 1) / row_items;
   const std::vector<Span> parts =
@@ -117,41 +187,41 @@ void top_k_scan(CpuExec& exec, View<const float, 3> queries, View<const EntryBlo
   const std::size_t n = k * parts.size();
   std::vector<std::int64_t> part_ids(parts.size() > 1 ? rows.tokens * rows.heads * n : 0);
   std::vector<float> part_scores(part_ids.size());
-  std::vector<std::vector<BestK>> best_of_worker(exec.threads());
 
   exec.pool().run(row_items * parts.size(), [&](std::size_t index, std::size_t worker) {
     const std::size_t part = index % parts.size();
     const std::size_t row_item = index / parts.size();
     const QueryRows::Item item = rows.item(row_item % rows.items_per_head, row_item / rows.items_per_head);
     const std::size_t count = item.tokens * rows.group;
-    const auto lay_out = [&](ScratchLayout& layout) {
-      struct {
-        float *queries, *widened, *scores;
-      } space{layout.take<float>(count * rows.head_dim), layout.take<float>((rows.head_dim + 1) * kPanelEntries),
-              layout.take<float>(count * kTileEntries)};
-      return space;
+    // Rows of bfloat16 values go by tiles, if there are any: that depends on the row alone.
+    const auto is_tiled = [&](std::size_t row) {
+      return tiled && is_bf16(queries.data() + rows.flat_index(item, row) * rows.head_dim, rows.head_dim);
     };
-    ScratchLayout measure(nullptr);
-    lay_out(measure);
-    ScratchLayout layout(exec.worker_scratch(worker, measure.bytes()));
-    const auto space = lay_out(layout);
-
-    std::vector<BestK>& best = best_of_worker[worker];
-    if (best.size() < count) best.resize(count);
-    for (BestK& list : best) list.reset(k);
-    gather_queries(queries, rows, item, 1.0F, space.queries);
-    for (std::size_t block = parts[part].begin; block < parts[part].end; ++block) {
-      scan_block(exec.micro(), blocks.data()[item.kv_head * block_count + block], begins[block], space.queries, count,
-                 rows.head_dim, space.widened, space.scores, best);
-    }
-    for (std::size_t row = 0; row < count; ++row) {
-      const std::size_t flat = rows.flat_index(item, row);
-      if (parts.size() == 1) {
-        write_by_id(best[row].finish(), k, ids.data() + flat * k, scores.data() + flat * k);
-      } else {
-        const std::size_t at = flat * n + part * k;
-        write_by_id(best[row].finish(), k, part_ids.data() + at, part_scores.data() + at);
+    const auto scan_rows = [&](const auto& scan, const BestLists& best, bool of_tiled) {
+      best.clear(count);
+      for (std::size_t block = parts[part].begin; block < parts[part].end; ++block) {
+        scan.scan(micro, blocks.data()[item.kv_head * block_count + block], static_cast<std::uint32_t>(begins[block]),
+                  rows, count, best);
       }
+      for (std::size_t row = 0; row < count; ++row) {
+        if (is_tiled(row) != of_tiled) continue;
+        const std::size_t flat = rows.flat_index(item, row);
+        const std::size_t at = parts.size() == 1 ? flat * k : flat * n + part * k;
+        best.write(micro, row, (parts.size() == 1 ? ids.data() : part_ids.data()) + at,
+                   (parts.size() == 1 ? scores.data() : part_scores.data()) + at);
+      }
+    };
+    std::size_t tiled_rows = 0;
+    for (std::size_t row = 0; row < count; ++row) tiled_rows += is_tiled(row) ? 1 : 0;
+    if (tiled_rows > 0) {
+      const auto [scan, best] = in_worker_scratch<TileScan>(exec, worker, rows, k);
+      scan.queries.gather(*micro.tiles, queries, rows, item);
+      scan_rows(scan, best, true);
+    }
+    if (tiled_rows < count) {
+      const auto [scan, best] = in_worker_scratch<VectorScan>(exec, worker, rows, k);
+      gather_queries(queries, rows, item, 1.0F, scan.queries);
+      scan_rows(scan, best, false);
     }
   });
   if (parts.size() > 1) {

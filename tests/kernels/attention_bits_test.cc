@@ -113,6 +113,30 @@ TEST_P(AttendBits, OfBFloat16QueriesAreTheSameForAnyThreadsAloneAndInABatch) {
   }
 }
 
+// With matrix tiles a few rows take the vector units, and tiles many: every number of few rows, every sort of numbers
+// that rounding treats in its own way.
+TEST_P(AttendBits, OfAFewBFloat16RowsAreThoseOfMany) {
+  for (const std::size_t heads : {1, 2, 3, 4, 5}) {
+    for (const std::size_t head_dim : {2, 34, 100}) {
+      for (const double amplitude : {1e-19, 1e-3, 3.0, 40.0}) {
+        const RandomEntries entries(random_, 1, head_dim, {700, 31}, DType::bf16, amplitude);
+        std::vector<float> queries = random_.floats(40 * heads * head_dim, amplitude);
+        for (float& x : queries) x = to_float(from_float<BFloat16>(x));
+        CpuExec exec(2, GetParam());
+        const View<const float, 3> all(queries.data(), {40, heads, head_dim});
+        OwnedPartial batch(40, heads, head_dim);
+        attend(exec, all, entries.blocks(), kScale, Visibility::all(), batch.view());
+        for (const std::size_t token : {0, 17, 39}) {
+          OwnedPartial alone(1, heads, head_dim);
+          attend(exec, all.slice(token, token + 1), entries.blocks(), kScale, Visibility::all(), alone.view());
+          ASSERT_TRUE(alone.same_bits_as(one_token(batch, token)))
+              << heads << " heads of " << head_dim << ", amplitude " << amplitude << ", token " << token;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(AttendBits, OfBFloat16QueriesAreTheSameDecodedAndPrefilled) {
   constexpr std::size_t kTokens = 600, kPast = 7;
   const RandomEntries entries(random_, 2, kHeadDim, {kPast + kTokens}, DType::bf16);

@@ -73,6 +73,43 @@ TEST_P(TopK, ScanFindsExactlyTheBestAndOfEqualOnesTheFirst) {
   }
 }
 
+// Matrix tiles take them where there are any, a few rows on the vector units.
+TEST_P(TopK, ScanOfManyEntriesFindsExactlyTheBestForAnyNumberOfRows) {
+  const RandomEntries entries(random_, 1, 70, {1000, 257, 31}, DType::bf16, 2.5, true);
+  for (const std::size_t tokens : {1, 2, 3, 34, 290}) {
+    for (const std::size_t k : {1, 40, 300}) {
+      CpuExec exec(2, GetParam());
+      const std::vector<float> queries = whole_queries(tokens * 2 * 70);
+      Found found(tokens, 2, k);
+      top_k_scan(exec, View<const float, 3>(queries.data(), {tokens, 2, 70}), entries.blocks(), found.id_view(),
+                 found.score_view());
+      expect_exact(found, queries, entries, 1);
+      ASSERT_FALSE(HasFatalFailure()) << tokens << " tokens, k " << k;
+    }
+  }
+}
+
+// Scores that are no whole numbers differ in their last bits between ways to add them up: a row must go one way.
+TEST_P(TopK, ScanGivesARowTheSameBitsAloneAndInABatch) {
+  const RandomEntries entries(random_, 2, 70, {600, 33, 90}, DType::bf16);
+  std::vector<float> queries = random_.floats(60 * 6 * 70);
+  for (std::size_t i = 0; i < queries.size(); ++i) {  // every third token is of more than bfloat16 values
+    if (i / (6 * 70) % 3 != 2) queries[i] = to_float(from_float<BFloat16>(queries[i]));
+  }
+  CpuExec exec(2, GetParam());
+  const View<const float, 3> all(queries.data(), {60, 6, 70});
+  Found batch(60, 6, 50);
+  top_k_scan(exec, all, entries.blocks(), batch.id_view(), batch.score_view());
+  for (std::size_t token = 0; token < 60; ++token) {
+    Found alone(1, 6, 50);
+    top_k_scan(exec, all.slice(token, token + 1), entries.blocks(), alone.id_view(), alone.score_view());
+    for (std::size_t i = 0; i < alone.ids.size(); ++i) {
+      ASSERT_EQ(alone.ids[i], batch.ids[token * alone.ids.size() + i]) << "token " << token;
+      ASSERT_EQ(alone.scores[i], batch.scores[token * alone.ids.size() + i]) << "token " << token;
+    }
+  }
+}
+
 TEST_P(TopK, ScanOfEqualKeysTakesTheFirst) {
   CpuExec exec(3, GetParam());
   const RandomEntries entries(random_, 1, 4, {100, 200, 300}, DType::f16, 0.4, true);  // every key is zero
