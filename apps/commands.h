@@ -23,6 +23,7 @@ Subcommand add_rope(CLI::App& program);
 Subcommand add_bench_recall(CLI::App& bench);
 Subcommand add_bench_perplexity(CLI::App& bench);
 Subcommand add_bench_cost(CLI::App& bench);
+Subcommand add_bench_speed(CLI::App& bench);
 Subcommand add_bench_run(CLI::App& bench);
 Subcommand add_bench_distraction(CLI::App& bench);
 /// Below `memlane memory`.

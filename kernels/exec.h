@@ -5,6 +5,7 @@
 
 #include "kernels/array.h"
 #include "kernels/cpu/micro_kernels.h"
+#include "kernels/stage_clock.h"
 #include "kernels/thread_pool.h"
 
 namespace memlane {
@@ -19,6 +20,10 @@ class CpuExec {
   const MicroKernels& micro() const { return *micro_; }
   ThreadPool& pool() { return pool_; }
   std::size_t threads() const { return pool_.threads(); }
+
+  /// The clock that calls are timed with by stage; null, and so it is at first, for none.
+  StageClock* stage_clock() const { return stage_clock_; }
+  void set_stage_clock(StageClock* clock) { stage_clock_ = clock; }
 
   /// Scratch space of one worker, kept between kernels; contents are unspecified.
   std::byte* worker_scratch(std::size_t worker, std::size_t bytes) {
@@ -36,6 +41,7 @@ class CpuExec {
   ThreadPool pool_;
   std::vector<Buffer<std::byte>> worker_scratch_;
   Buffer<std::byte> shared_scratch_;
+  StageClock* stage_clock_ = nullptr;
 };
 
 /// Hands out aligned pieces of a scratch space. The first pass, over a null base, only measures.

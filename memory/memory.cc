@@ -86,6 +86,7 @@ std::size_t Memory::tokens_at_once(std::size_t heads) const {
 /// The entries that each query attends to. Valid until the next call.
 Memory::Selected Memory::select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries,
                                 View<const EntryBlock, 2> all) {
+  const StageScope stage(exec.stage_clock(), Stage::search);
   const std::size_t tokens = queries.extent(0);
   const std::size_t heads = queries.extent(1);
   const std::size_t k = std::min(lookup_.top_k, entries());

@@ -29,6 +29,8 @@ struct Tensor {
 /// read on demand. Moving a checkpoint keeps its tensors where they are. Reading from several threads is safe.
 class Checkpoint {
  public:
+  /// A checkpoint without tensors.
+  Checkpoint() = default;
   /// Throws InputError if there is no such folder, no checkpoint in it, or one whose files are damaged or do not fit
   /// together.
   static Checkpoint open(const std::filesystem::path& model_dir);
@@ -53,7 +55,6 @@ class Checkpoint {
     std::map<std::string, Copy, std::less<>> copies;
   };
 
-  Checkpoint() = default;
   void add(const SafetensorsFile& file, const StoredTensor& stored);
   void open_shards(const std::filesystem::path& index);
   const Tensor& aligned(const Tensor& tensor) const;

@@ -120,18 +120,27 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention
   matmul(exec_, at.h, w.v, at.v);
   if (rounds) round_to_bf16(exec_, at.k.flat());
   if (rounds) round_to_bf16(exec_, at.v.flat());
-  local.store(exec_, layer, k, v);
+  {
+    const StageScope stage(exec_.stage_clock(), Stage::append);
+    local.store(exec_, layer, k, v);
+  }
   if (store_only) return;
 
   const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
   const typename Backend<Exec>::Partial partial = local_partial_.get(tokens, heads, head_dim);
   matmul(exec_, at.h, w.q, at.q);
-  local.attend(exec_, layer, q, scale, partial);  // rotates the queries
+  {
+    const StageScope stage(exec_.stage_clock(), Stage::local_attention);
+    local.attend(exec_, layer, q, scale, partial);  // rotates the queries
+  }
   const int slot = memory_slot(layer);
   if (slot >= 0 && !memory.empty()) {
     const typename Backend<Exec>::Partial from_memory = memory_partial_.get(tokens, heads, head_dim);
     const float memory_scale = scale * local.memory_key_factor();
-    memory.attend(exec_, static_cast<std::size_t>(slot), q, memory_scale, from_memory);
+    {
+      const StageScope stage(exec_.stage_clock(), Stage::memory_attention);
+      memory.attend(exec_, static_cast<std::size_t>(slot), q, memory_scale, from_memory);
+    }
     merge(exec_, partial, from_memory);
     if constexpr (std::is_same_v<Exec, CpuExec>) {
       if (recorded_ > 0) record(static_cast<std::size_t>(slot), memory, q, memory_scale, partial);

@@ -59,6 +59,10 @@ std::uint64_t free_memory() {
   return std::min({system, left_of_control_group(), left_of_address_space()});
 }
 
+std::uint64_t peak_memory() {
+  return number_after("/proc/self/status", "VmHWM:").value_or(0) * 1024;
+}
+
 std::uint64_t free_disk(const std::filesystem::path& path) {
   std::filesystem::path at = std::filesystem::absolute(path);
   std::error_code error;

@@ -11,6 +11,9 @@ namespace memlane {
 /// a resource limit says so.
 std::uint64_t free_memory();
 
+/// The largest resident size that this process has had, in bytes.
+std::uint64_t peak_memory();
+
 /// Bytes free to this user on the file system of `path` (of its nearest existing parent).
 std::uint64_t free_disk(const std::filesystem::path& path);
 

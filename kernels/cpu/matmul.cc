@@ -133,6 +133,7 @@ void matmul(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<f
   const std::size_t m = a.extent(0);
   MEMLANE_EXPECTS(a.extent(1) == w.k() && out.extent(0) == m && out.extent(1) == w.n());
   if (m == 0) return;
+  const StageScope stage(exec.stage_clock(), Stage::matmul);
   if (w.dtype() == DType::f32) return multiply(exec, exec.micro().gemm_f32, Rows<float>{a.data(), w.k()}, w, out);
   if (exec.micro().tiles != nullptr) return multiply_tiles(exec, a, w, out);
 

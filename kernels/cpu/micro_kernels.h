@@ -7,6 +7,9 @@ namespace memlane {
 
 struct TileKernels;
 
+/// Types whose best rate can be measured.
+enum class PeakKind { f32, bf16, int8 };
+
 /// The innermost loops, compiled once per instruction set from one source (micro_kernels.inc) and chosen at run time.
 ///
 /// This header is included by files compiled for instruction sets that the running machine may lack. It and
@@ -51,6 +54,13 @@ struct MicroKernels {
   /// A panel of pairs [pairs][32][2] to floats [2 * pairs][32].
   void (*widen_bf16_panel)(const std::uint32_t* panel, std::size_t pairs, float* out);
   void (*widen_f16_panel)(const std::uint32_t* panel, std::size_t pairs, float* out);
+
+  /// Multiply-adds in registers or tiles, `repeats` times as many as the loop has; returns the operations, two for each,
+  /// 0 if the set has none of the kind. int8: without tiles the processor must have AVX512-VNNI, where the set is
+  /// avx512 or avx512-bf16.
+  double (*peak)(PeakKind kind, std::size_t repeats);
+  /// Reads every unit of x; count is a multiple of 64. Returns something that depends on all.
+  std::uint64_t (*read)(const std::uint32_t* x, std::size_t count);
 };
 
 /// Instruction sets, each including those before it.
