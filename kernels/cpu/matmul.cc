@@ -100,8 +100,9 @@ void multiply_tiles(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w
     const std::size_t row = item * 16;
     kernels.pack(std::min<std::size_t>(16, m - row), k, a.data() + row * k, k, tiles + item * stride);
   });
-  // A block of rows by units fills half of a second-level cache of 2 MB; few rows leave it to the weights.
-  const std::size_t units = m <= 32 ? w.k_units() : 1024;
+  // A panel's piece (32 KB) stays in the first-level cache while rows pass it; few rows take the weights as they come.
+  const std::size_t passes = m <= 32 ? 1 : (w.k_units() + 255) / 256;
+  const std::size_t units = ((w.k_units() + passes - 1) / passes + 15) / 16 * 16;
   multiply(exec, kernels.gemm, Rows<std::uint32_t>{tiles, stride, 16, kMaxBlockRows, units}, w, out);
 }
 
