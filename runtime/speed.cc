@@ -39,7 +39,7 @@ SpeedRun::SpeedRun(CpuExec& exec, const Model& model, const Settings& settings)
       model_(model),
       settings_(settings),
       entries_(exec, entry_shape(model.config, settings.memory), settings.most_entries, kSegment),
-      local_(model.config, settings.memory, model.compute),
+      local_(exec, model.config, settings.memory, model.compute),
       decoder_(exec, model, settings.memory),
       limits_(exec, settings.ring_bytes),
       ids_(settings.memory.window),

@@ -80,7 +80,7 @@ class SpeedRun {
   const Model& model_;
   Settings settings_;
   RandomMemory entries_;
-  LocalAttention local_;
+  LocalAttention<CpuExec> local_;
   Decoder<CpuExec> decoder_;
   LimitsProbe limits_;
   StageClock clock_;
