@@ -55,11 +55,11 @@ int ask(AskOptions options) {
   if (!options.model.last_context_length)
     options.model.last_context_length = std::min(ids.size(), *options.model.window);
   const MemorySettings settings = options.model.settings(config);
-  const DType compute = options.model.compute_type().value_or(DType::f32);
-  require_room(config, settings, compute, lookup,
+  const Precision precision = options.model.precision();
+  require_room(config, settings, precision, lookup,
                {ids.size() + options.generation.max_tokens, entries_of(file, asked), 0}, "this question",
                "use a shorter one, or fewer --max-tokens");
-  const Model model = load_model(exec, options.model.model, compute, options.model.device_choice());
+  const Model model = load_model(exec, options.model.model, precision, options.model.device_choice());
   const AskedMemory memory(exec, file, asked, model, tokenizer.fingerprint(), settings, lookup);
   note_incomplete(file, asked);
 

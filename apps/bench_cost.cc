@@ -47,8 +47,7 @@ double median(std::vector<double> values) {
 nlohmann::json measure(const CostOptions& options, const Method& method, std::size_t length) {
   CpuExec exec = options.model.make_exec();
   const Lookup lookup = options.model.lookup();
-  const Model model =
-      load_model(exec, options.model.model, options.model.compute_type(), options.model.device_choice());
+  const Model model = load_model(exec, options.model.model, options.model.precision(), options.model.device_choice());
   const MethodSettings settings =
       method.settings(model.config, options.model.settings(model.config), length, options.decode);
   std::mt19937_64 random(length);
@@ -70,7 +69,8 @@ nlohmann::json measure(const CostOptions& options, const Method& method, std::si
     reader.feed(ids[length + i], logits);
     decode.push_back(seconds_since(start));
   }
-  const double reads = bytes_read_per_token(model.config, settings.memory, model.compute, lookup, {local, remembered});
+  const double reads =
+      bytes_read_per_token(model.config, settings.memory, model.weights.precision, lookup, {local, remembered});
   return {{"method", method.text()},
           {"model_fingerprint", model.fingerprint},
           {"length", length},
@@ -102,17 +102,17 @@ void print_table(const nlohmann::json& cells) {
 
 /// Throws InputError for whatever cannot be, before anything is measured.
 void check_cells(const CostOptions& options, const std::vector<Method>& methods, const ModelConfig& config,
-                 const Lookup& lookup, DType compute) {
+                 const Lookup& lookup, Precision precision) {
   instruction_set_named(options.model.instruction_set.c_str());
   require_lookup(config, lookup);
   const MemorySettings base = options.model.settings(config);
-  require_memory(weight_bytes(config, compute), fmt::format("the weights of {}", options.model.model),
-                 "use --compute bfloat16, or a machine with more memory");
+  require_memory(weight_bytes(config, precision), fmt::format("the weights of {}", options.model.model),
+                 "use --weights int8 or int4, or a machine with more memory");
   for (const Method& method : methods) {
     for (const std::size_t length : options.lengths) {
       const MethodSettings settings = method.settings(config, base, length, options.decode);
       require_question_room(settings, std::min(length, kQuestion), options.decode, length, method.text());
-      require_method_room(config, settings, compute, lookup, length + options.decode, method.text());
+      require_method_room(config, settings, precision.compute, lookup, length + options.decode, method.text());
     }
   }
 }
@@ -124,8 +124,8 @@ int bench_cost(const CostOptions& options) {
   const std::vector<Method> methods = parse_methods(options.methods);
   const Lookup lookup = options.model.lookup();
   const ModelConfig config = read_model_config(options.model.model);
-  const DType compute = options.model.compute_type().value_or(default_compute(Checkpoint::open(options.model.model)));
-  check_cells(options, methods, config, lookup, compute);
+  const Precision precision = options.model.precision();
+  check_cells(options, methods, config, lookup, precision);
   nlohmann::json cells = nlohmann::json::array();
   bool complete = true;
   for (const std::size_t length : options.lengths) {
@@ -144,11 +144,12 @@ int bench_cost(const CostOptions& options) {
     print_json({{"bench", "cost"},
                 {"model", options.model.model},
                 {"model_fingerprint", cells.empty() ? "" : cells.front().value("model_fingerprint", "")},
-                {"compute", name_of(compute)},
+                {"compute", name_of(precision.compute)},
+                {"weights", name_of(precision.weights)},
                 {"lookup", lookup.name()},
                 {"threads", options.model.threads},
                 {"instruction_set", options.model.instruction_set},
-                {"weight_bytes", weight_bytes(config, compute)},
+                {"weight_bytes", weight_bytes(config, precision)},
                 {"complete", complete},
                 {"cells", cells}});
   } else if (!cells.empty()) {

@@ -117,7 +117,7 @@ void DistractionBench::check(const ModelConfig& config) const {
   const EntryShape shape = entry_shape(config, settings_);
   const std::size_t entries = documents * (options_.tokens + 1);
   require_room(
-      config, settings_, options_.model.compute_type().value_or(DType::f32), lookup_,
+      config, settings_, options_.model.precision(), lookup_,
       {options_.tokens + options_.targets, entries,
        documents * shape.segment_bytes(options_.tokens + 1) + options_.targets * config.vocab_size * sizeof(float)},
       fmt::format("{} documents of {} tokens", documents, options_.tokens), "use fewer --documents or --tokens");
@@ -171,7 +171,8 @@ nlohmann::json DistractionBench::report(const Model& model, bool complete) const
   return {{"bench", "distraction"},
           {"model", options_.model.model},
           {"model_fingerprint", model.fingerprint},
-          {"compute", name_of(model.compute)},
+          {"compute", name_of(model.precision.compute)},
+          {"weights", name_of(model.precision.weights)},
           {"lookup", lookup_.name()},
           {"texts", options_.texts},
           {"document_tokens", options_.tokens},
@@ -210,7 +211,7 @@ int DistractionBench::run() {
   check(config);
   read_texts(tokenizer);
   const Model model =
-      load_model(exec_, options_.model.model, options_.model.compute_type(), options_.model.device_choice());
+      load_model(exec_, options_.model.model, options_.model.precision(), options_.model.device_choice());
   const bool complete = measure(tokenizer, model);
   if (options_.json) {
     print_json(report(model, complete));

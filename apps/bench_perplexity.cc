@@ -272,7 +272,8 @@ nlohmann::json PerplexityBench::report(bool complete) const {
   return {{"bench", "perplexity"},
           {"model", options_.model.model},
           {"model_fingerprint", model_->fingerprint},
-          {"compute", name_of(model_->compute)},
+          {"compute", name_of(model_->precision.compute)},
+          {"weights", name_of(model_->precision.weights)},
           {"lookup", lookup_.name()},
           {"text", options_.texts.front()},
           {"convention", name_of(convention_)},
@@ -316,8 +317,7 @@ int PerplexityBench::run() {
   for (const std::string& path : options_.texts) {
     texts_.push_back({path, tokenizer.encode(open_text(path).text(), false)});
   }
-  model_.emplace(
-      load_model(exec_, options_.model.model, options_.model.compute_type(), options_.model.device_choice()));
+  model_.emplace(load_model(exec_, options_.model.model, options_.model.precision(), options_.model.device_choice()));
   require_vocabulary(tokenizer, model_->config, options_.model.model);
   settings_ = options_.model.settings(model_->config);
   plan();

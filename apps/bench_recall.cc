@@ -179,7 +179,8 @@ nlohmann::json RecallBench::report(bool complete) const {
           {"model_fingerprint", model_->fingerprint},
           {"mem_layers", settings_.mem_layers},
           {"window", settings_.window},
-          {"compute", name_of(model_->compute)},
+          {"compute", name_of(model_->precision.compute)},
+          {"weights", name_of(model_->precision.weights)},
           {"lookup", lookup_.name()},
           {"seed", options_.seed},
           {"complete", complete},
@@ -246,8 +247,7 @@ int RecallBench::run() {
   std::optional<MappedFile> book;
   if (with_book) book.emplace(open_text(options_.book.empty() ? default_book() : std::filesystem::path(options_.book)));
   tokenizer_.emplace(Tokenizer::open(options_.model.model));
-  model_.emplace(
-      load_model(exec_, options_.model.model, options_.model.compute_type(), options_.model.device_choice()));
+  model_.emplace(load_model(exec_, options_.model.model, options_.model.precision(), options_.model.device_choice()));
   require_vocabulary(*tokenizer_, model_->config, options_.model.model);
   settings_ = options_.model.settings(model_->config);
   const RecallTrials trials(*tokenizer_, with_book ? book->text() : std::string_view());

@@ -149,13 +149,13 @@ int bench_speed(const SpeedOptions& given) {
   }
   const std::vector<SpeedCase> cases = cases_of(options, settings.memory);
   for (const SpeedCase& each : cases) settings.most_entries = std::max(settings.most_entries, each.memory);
-  const DType compute = options.model.compute_type().value_or(
-      options.random() ? DType::bf16 : default_compute(Checkpoint::open(options.model.model)));
-  const std::size_t weights = weight_bytes(config, compute);
+  if (options.random() && !options.model.compute) options.model.compute = name_of(DType::bf16);
+  const Precision precision = options.model.precision();
+  const std::size_t weights = weight_bytes(config, precision);
   // A random model is packed from its largest matrix, which then goes, and has an embedding table.
   const std::size_t sources =
       options.random() ? 2 * std::max(config.vocab_size, config.intermediate_size) * config.hidden_size * 2 : 0;
-  const std::size_t beside = SpeedRun::bytes(config, compute, settings);
+  const std::size_t beside = SpeedRun::bytes(config, precision, settings);
   fmt::print(stderr,
              "{}\n{} cases of {} rounds; {} for weights, {} for {} entries of memory, activations and the ring\n",
              shape_text(config, settings.memory), cases.size(), options.rounds, bytes_text(weights), bytes_text(beside),
@@ -166,8 +166,8 @@ int bench_speed(const SpeedOptions& given) {
   CpuExec exec = options.model.make_exec();
   std::unique_ptr<RandomModel> random;
   std::optional<Model> loaded;
-  if (options.random()) random = random_model(exec, config, compute);
-  if (!options.random()) loaded = load_model(exec, options.model.model, compute);
+  if (options.random()) random = random_model(exec, config, precision);
+  if (!options.random()) loaded = load_model(exec, options.model.model, precision);
   const Model& model = random ? random->model : *loaded;
   SpeedRun run(exec, model, settings);
   std::vector<SpeedCell> cells;
@@ -181,11 +181,11 @@ int bench_speed(const SpeedOptions& given) {
     complete = false;
   }
   if (options.plot && !cells.empty() && complete) {
-    draw(*options.plot, plot_of(cells, compute, shape_text(config, settings.memory), *options.plot));
+    draw(*options.plot, plot_of(cells, precision, shape_text(config, settings.memory), *options.plot));
   }
   if (options.json) {
     nlohmann::json measured = nlohmann::json::array();
-    for (const SpeedCell& cell : cells) measured.push_back(json_of(cell, compute));
+    for (const SpeedCell& cell : cells) measured.push_back(json_of(cell, precision));
     print_json({{"bench", "speed"},
                 {"model", options.random() ? "random" : options.model.model},
                 {"shape",
@@ -199,7 +199,8 @@ int bench_speed(const SpeedOptions& given) {
                   {"mem_layers", settings.memory.mem_layers}}},
                 {"window", settings.memory.window},
                 {"top_k", options.model.top_k.value_or(Lookup{}.top_k)},
-                {"compute", name_of(compute)},
+                {"compute", name_of(precision.compute)},
+                {"weights", name_of(precision.weights)},
                 {"threads", options.model.threads},
                 {"instruction_set", options.model.instruction_set},
                 {"weight_bytes", weights},
@@ -208,7 +209,7 @@ int bench_speed(const SpeedOptions& given) {
                 {"complete", complete},
                 {"cells", measured}});
   } else if (!cells.empty()) {
-    print_text(table_of(cells, compute) + fmt::format("peak memory {}\n", bytes_text(peak_memory())));
+    print_text(table_of(cells, precision) + fmt::format("peak memory {}\n", bytes_text(peak_memory())));
   }
   return complete ? 0 : 1;
 }

@@ -43,12 +43,12 @@ int generate_text(const GenerateOptions& options) {
 
   require_vocabulary(tokenizer, config, options.model.model);
   const MemorySettings settings = options.model.settings(config);
-  const DType compute = options.model.compute_type().value_or(default_compute(Checkpoint::open(options.model.model)));
+  const Precision precision = options.model.precision();
   if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, config.head_dim);  // refused before any work
-  require_room(config, settings, compute, lookup, {ids.size() + options.generation.max_tokens, 0, 0},
+  require_room(config, settings, precision, lookup, {ids.size() + options.generation.max_tokens, 0, 0},
                fmt::format("a prompt of {} tokens and {} more", ids.size(), options.generation.max_tokens),
                "use a shorter one, fewer --max-tokens or --mem-layers, or a smaller --window");
-  const Model model = load_model(exec, options.model.model, compute, options.model.device_choice());
+  const Model model = load_model(exec, options.model.model, precision, options.model.device_choice());
   Session session(exec, model, settings, lookup);
   session.set_stop_flag(&interrupt_flag());
 

@@ -60,6 +60,7 @@ nlohmann::json describe_model(const std::string& path) {
 nlohmann::json describe_memory(const std::string& path) {
   const MemoryFile file = MemoryFile::open(path);
   const MemoryFileHeader& header = file.header();
+  const auto made_with = header.settings.find("weights");
   nlohmann::json documents = nlohmann::json::array();
   std::size_t entries = 0;
   std::size_t dropped = 0;
@@ -92,6 +93,7 @@ nlohmann::json describe_memory(const std::string& path) {
           {"mem_dtype", name_of(header.shape.dtype)},
           {"window", header.window},
           {"compute", header.compute},
+          {"weights", made_with == header.settings.end() ? header.compute : made_with->second},
           {"lookup", header.lookup},
           {"top_k", header.top_k},
           {"entries", entries},

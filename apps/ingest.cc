@@ -57,9 +57,9 @@ class Ingest {
 
  private:
   void read_documents(const Tokenizer& tokenizer);
-  void require_same_settings(const ModelConfig& config, DType compute, const Tokenizer& tokenizer,
+  void require_same_settings(const ModelConfig& config, Precision precision, const Tokenizer& tokenizer,
                              const Lookup& lookup) const;
-  Plan make_plan(CpuExec& exec, const ModelConfig& config, DType compute, const EntryShape& shape,
+  Plan make_plan(CpuExec& exec, const ModelConfig& config, Precision precision, const EntryShape& shape,
                  const Lookup& lookup) const;
   void print_plan(const Plan& plan) const;
   bool ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& lookup, MemoryFileWriter& writer);
@@ -136,16 +136,16 @@ void require_new_names(const std::vector<Job>& jobs, const MemoryFile* file) {
 
 /// What can be told without the weights: a file is not added to, or called complete, with other settings than it was
 /// made with.
-void Ingest::require_same_settings(const ModelConfig& config, DType compute, const Tokenizer& tokenizer,
+void Ingest::require_same_settings(const ModelConfig& config, Precision precision, const Tokenizer& tokenizer,
                                    const Lookup& lookup) const {
   const MemoryFile& file = writer_->stored();
   Model model{.folder = options_.model.model, .config = config, .checkpoint = Checkpoint::open(options_.model.model)};
-  model.compute = compute;
+  model.precision = precision;
   model.fingerprint = file.header().model_fingerprint;
   require_same_meaning(file, memory_header(model, tokenizer.fingerprint(), settings_, lookup));
 }
 
-Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, DType compute, const EntryShape& shape,
+Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, Precision precision, const EntryShape& shape,
                        const Lookup& lookup) const {
   Plan plan;
   std::size_t most_entries = 0;
@@ -169,9 +169,10 @@ Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, DType compute, 
     }
     plan.disk_bytes += index_bytes(shape, lookup, tokens) + 8 * kRecordBytes;
   }
-  plan.memory_bytes = weight_bytes(config, compute) + Session::bytes(config, settings_, compute, most_entries) +
+  plan.memory_bytes = weight_bytes(config, precision) +
+                      Session::bytes(config, settings_, precision.compute, most_entries) +
                       2 * index_bytes(shape, lookup, most_entries);
-  if (cost.matmul_flops > 0) plan.seconds = estimate_seconds(exec, config, compute, cost);
+  if (cost.matmul_flops > 0) plan.seconds = estimate_seconds(exec, config, precision, cost);
   return plan;
 }
 
@@ -315,13 +316,13 @@ int Ingest::run() {
   if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, shape.head_dim);  // refused before any work
   const Tokenizer tokenizer = Tokenizer::open(options_.model.model);
   require_vocabulary(tokenizer, config, options_.model.model);
-  const DType compute = options_.model.compute_type().value_or(default_compute(Checkpoint::open(options_.model.model)));
-  if (writer_) require_same_settings(config, compute, tokenizer, lookup);
+  const Precision precision = options_.model.precision();
+  if (writer_) require_same_settings(config, precision, tokenizer, lookup);
   read_documents(tokenizer);
   if (writer_) match_stored(jobs_, writer_->stored());
   require_new_names(jobs_, writer_ ? &writer_->stored() : nullptr);
 
-  const Plan plan = make_plan(exec, config, compute, shape, lookup);
+  const Plan plan = make_plan(exec, config, precision, shape, lookup);
   if (!options_.quiet) print_plan(plan);
   const bool something_to_do = std::any_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return !job.complete; });
   bool interrupted = false;
@@ -330,7 +331,7 @@ int Ingest::run() {
                    "use fewer --mem-layers, a smaller --mem-dtype or a smaller --window");
     require_disk(plan.disk_bytes, options_.memory, "the memory");
     if (!options_.plan_only) {
-      const Model model = load_model(exec, options_.model.model, compute, options_.model.device_choice());
+      const Model model = load_model(exec, options_.model.model, precision, options_.model.device_choice());
       interrupted = !ingest_all(exec, model, tokenizer.fingerprint(), lookup);
     }
   }

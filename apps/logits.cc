@@ -66,7 +66,8 @@ nlohmann::json report(const LogitsOptions& options, const Model& model, const Se
           {"tokens", tokens},
           {"then_tokens", then_tokens},
           {"vocab", model.config.vocab_size},
-          {"compute", name_of(model.compute)},
+          {"compute", name_of(model.precision.compute)},
+          {"weights", name_of(model.precision.weights)},
           {"local_length", session.local_length()},
           {"memory_entries", session.memory_length()}};
 }
@@ -92,14 +93,14 @@ int write_logits(LogitsOptions options) {
   if (file && !options.model.last_context_length)
     options.model.last_context_length = std::min(ids.size(), *options.model.window);
   const MemorySettings settings = options.model.settings(config);
-  const DType compute = options.model.compute_type().value_or(default_compute(Checkpoint::open(options.model.model)));
+  const Precision precision = options.model.precision();
   if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, config.head_dim);  // refused before any work
   const std::size_t tokens = ids.size() + then_ids.size();
   const std::size_t vocab = config.vocab_size;
-  require_room(config, settings, compute, lookup,
+  require_room(config, settings, precision, lookup,
                {tokens, file ? entries_of(*file, asked) : 0, tokens * vocab * sizeof(float)},
                fmt::format("the logits of {} tokens", tokens), "use a shorter prompt");
-  const Model model = load_model(exec, options.model.model, compute, options.model.device_choice());
+  const Model model = load_model(exec, options.model.model, precision, options.model.device_choice());
   std::optional<AskedMemory> memory;
   if (file) {
     // Ids say what they mean; a text must be cut by the tokenizer that the documents were cut by.

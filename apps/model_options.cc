@@ -23,6 +23,13 @@ DType dtype_named(const std::string& flag, const std::string& name, bool with_f1
               with_f16 ? ", f16" : "");
 }
 
+WeightFormat weights_named(const std::string& name) {
+  for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
+    if (name == name_of(format)) return format;
+  }
+  input_error("--weights {}: expected float32, bfloat16, int8 or int4", name);
+}
+
 std::vector<int> parse_layers(const std::string& text) {
   std::vector<int> layers;
   if (text == "none") return layers;
@@ -46,6 +53,9 @@ void ModelOptions::add_to(CLI::App& app) {
       ->required();
   app.add_option("--compute", compute,
                  "Type to compute in: float32 or bfloat16 (default: as the checkpoint; float16 computes in bfloat16)");
+  app.add_option("--weights", weights,
+                 "Format of weight matrices: float32, bfloat16, int8 or int4; the quantised ones round the inputs of "
+                 "matrix products to int8 (default: as --compute)");
   app.add_option("--mem-layers", mem_layers,
                  "Layers that attend to memory, such as 2,3, or none (default: as the model's config says)");
   add_count(app, "--window", window, "Tokens in a window (default: as the model's config says)");
@@ -94,6 +104,8 @@ void ModelOptions::add_local_to(CLI::App& app) {
 void ModelOptions::take_from(const MemoryFile& file) {
   const MemoryFileHeader& header = file.header();
   memory_ = file.path().string();
+  const auto made_with = header.settings.find("weights");
+  if (!weights) weights = made_with == header.settings.end() ? header.compute : made_with->second;
   if (!compute) compute = header.compute;
   if (!mem_layers) mem_layers = layers_text(header.shape.layers);
   if (!window) window = header.window;
@@ -185,16 +197,17 @@ Lookup ModelOptions::lookup() const {
   return result;
 }
 
-std::optional<DType> ModelOptions::compute_type() const {
-  if (!compute) return std::nullopt;
-  return dtype_named("--compute", *compute, false);
+Precision ModelOptions::precision() const {
+  Precision result = compute ? dtype_named("--compute", *compute, false) : default_compute(Checkpoint::open(model));
+  if (weights) result.weights = weights_named(*weights);
+  return result;
 }
 
-void require_room(const ModelConfig& config, const MemorySettings& settings, DType compute, const Lookup& lookup,
+void require_room(const ModelConfig& config, const MemorySettings& settings, Precision precision, const Lookup& lookup,
                   const Load& load, std::string_view what, std::string_view advice) {
   const std::size_t indexes = index_bytes(entry_shape(config, settings), lookup, load.tokens + load.stored_tokens);
-  require_memory(weight_bytes(config, compute) + Session::bytes(config, settings, compute, load.tokens) + indexes +
-                     load.other_bytes,
+  require_memory(weight_bytes(config, precision) + Session::bytes(config, settings, precision.compute, load.tokens) +
+                     indexes + load.other_bytes,
                  what, advice);
 }
 

@@ -17,7 +17,7 @@ namespace memlane {
 /// from the model.
 struct ModelOptions {
   std::string model;
-  std::optional<std::string> compute;
+  std::optional<std::string> compute, weights;
   std::optional<std::string> mem_layers;
   std::optional<std::size_t> window;
   std::optional<std::size_t> last_context_length;
@@ -40,7 +40,8 @@ struct ModelOptions {
   /// Throws InputError if the options, or the memory file that they come from, do not fit the model.
   MemorySettings settings(const ModelConfig& config) const;
   Lookup lookup() const;
-  std::optional<DType> compute_type() const;
+  /// What was given, else what the checkpoint is in.
+  Precision precision() const;
   DeviceChoice device_choice() const { return device_named(device); }
 
  private:
@@ -58,7 +59,7 @@ struct Load {
 };
 
 /// Throws InputError if weights, session and indexes do not fit in memory. what, advice: as for require_memory().
-void require_room(const ModelConfig& config, const MemorySettings& settings, DType compute, const Lookup& lookup,
+void require_room(const ModelConfig& config, const MemorySettings& settings, Precision precision, const Lookup& lookup,
                   const Load& load, std::string_view what, std::string_view advice);
 
 /// "2,5,11"; "none" for none.

@@ -3,12 +3,14 @@
 // --benchmark_filter=...
 
 #include <benchmark/benchmark.h>
+#include <fmt/format.h>
 
 #include <Eigen/Dense>
 #include <random>
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/cpu/quantised_kernels.h"
 #include "kernels/cpu/tile_kernels.h"
 #include "kernels/matmul.h"
 #include "kernels/top_k.h"
@@ -81,6 +83,35 @@ void BM_PeakBf16(State& state) {
 }
 BENCHMARK(BM_PeakBf16)->DenseRange(3, 4)->UseRealTime();
 
+/// The same for int8: products of a group that never leave the first-level cache, by vpdpbusd or tiles.
+void BM_PeakInt8(State& state) {
+  CpuExec exec(available_threads(), best_or(static_cast<int>(state.range(0))));
+  constexpr std::size_t kRows = 64, kRepeats = 2000;
+  const std::vector<std::uint32_t> a(kRows * kQuantGroup / 4, 0x01010101U), b(32 + 8 * kQuantGroup, 0x01010101U);
+  const std::vector<float> scales(kRows, 1.0F);
+  const std::vector<std::int32_t> sums(kRows, kQuantGroup);
+  const QuantisedKernels& kernels = *exec.micro().quantised;
+  const bool tiles = kernels.gemm_tiles != nullptr;
+  const QuantisedRows rows = {a.data(), (tiles ? 16 : 1) * kQuantGroup / 4, scales.data(), sums.data(), 1};
+  for (auto _ : state) {
+    exec.pool().run(exec.threads(), [&](std::size_t, std::size_t worker) {
+      auto* c = reinterpret_cast<float*>(exec.worker_scratch(worker, kRows * 32 * sizeof(float)));
+      const auto* panel = reinterpret_cast<const std::byte*>(b.data());
+      for (std::size_t i = 0; i < kRepeats; ++i) {
+        if (tiles) {
+          kernels.gemm_tiles(kRows, kQuantGroup, rows, panel, c, false);
+        } else {
+          kernels.gemm(kRows, kQuantGroup, rows, panel, c, 32, false);
+        }
+      }
+      benchmark::DoNotOptimize(c);
+    });
+  }
+  state.SetLabel(exec.micro().name);
+  count_flops(state, 2.0 * kRows * kQuantGroup * 32 * kRepeats * static_cast<double>(exec.threads()));
+}
+BENCHMARK(BM_PeakInt8)->DenseRange(3, 4)->UseRealTime();
+
 void BM_ReadBandwidth(State& state) {
   CpuExec exec;
   Buffer<std::uint64_t> data = Buffer<std::uint64_t>::zeroed(std::size_t{1} << 27);  // 1 GiB
@@ -99,28 +130,43 @@ BENCHMARK(BM_ReadBandwidth)->UseRealTime();
 // ---- Matrix products
 // -----------------------------------------------------------------------------------------------------------
 
-/// Arguments: rows m, outputs n, inputs k, compute type, instruction set.
+/// Matrices of one shape, so many that the weights of one row's product come from memory, not from a cache.
+std::vector<PackedMatrix> ring_of(CpuExec& exec, std::size_t m, std::size_t n, std::size_t k, WeightFormat format) {
+  constexpr std::size_t kBytes = std::size_t{1} << 30;
+  const auto weights = random_floats(n * k);
+  const std::size_t count = m > 1 ? 1 : kBytes / PackedMatrix::packed_bytes(n, k, format) + 1;
+  std::vector<PackedMatrix> ring;
+  for (std::size_t i = 0; i < count; ++i) {
+    ring.emplace_back(exec, reinterpret_cast<const std::byte*>(weights.data()), DType::f32, n, k, format);
+  }
+  return ring;
+}
+
+/// Arguments: rows m, outputs n, inputs k, weight format, instruction set.
 void BM_Matmul(State& state) {
   const auto m = static_cast<std::size_t>(state.range(0)), n = static_cast<std::size_t>(state.range(1)),
              k = static_cast<std::size_t>(state.range(2));
+  const auto format = static_cast<WeightFormat>(state.range(3));
   CpuExec exec(available_threads(), best_or(static_cast<int>(state.range(4))));
   const auto a = random_floats(m * k);
-  const auto weights = random_floats(n * k);
-  const PackedMatrix w(exec, reinterpret_cast<const std::byte*>(weights.data()), DType::f32, n, k,
-                       state.range(3) == 0 ? DType::f32 : DType::bf16);
+  const std::vector<PackedMatrix> ring = ring_of(exec, m, n, k, format);
   std::vector<float> c(m * n);
-  for (auto _ : state) matmul(exec, {a.data(), {m, k}}, w, {c.data(), {m, n}});
-  state.SetLabel(exec.micro().name);
+  std::size_t next = 0;
+  for (auto _ : state) {
+    matmul(exec, {a.data(), {m, k}}, ring[next], {c.data(), {m, n}});
+    next = (next + 1) % ring.size();
+  }
+  state.SetLabel(fmt::format("{} {}", name_of(format), exec.micro().name));
   count_flops(state, 2.0 * static_cast<double>(m * n * k));
-  state.SetBytesProcessed(static_cast<std::int64_t>(w.bytes()) * state.iterations());
+  state.SetBytesProcessed(static_cast<std::int64_t>(ring.front().bytes()) * state.iterations());
 }
 BENCHMARK(BM_Matmul)
-    ->ArgNames({"m", "n", "k", "bf16", "set"})
-    ->ArgsProduct({{2048, 1}, {2048}, {2048}, {0, 1}, {0, 1, 2, 3, 4}})
-    ->ArgsProduct({{2048, 1}, {8640}, {3200}, {0, 1}, {3, 4}})
-    ->ArgsProduct({{2048}, {3200}, {8640}, {1}, {3, 4}})
-    ->ArgsProduct({{2048}, {1024}, {288}, {1}, {3, 4}})
-    ->ArgsProduct({{2048}, {768}, {2048}, {1}, {3, 4}})
+    ->ArgNames({"m", "n", "k", "format", "set"})
+    ->ArgsProduct({{2048, 1}, {2048}, {2048}, {0, 1, 2, 3}, {0, 1, 2, 3, 4}})
+    ->ArgsProduct({{2048, 1}, {8640}, {3200}, {0, 1, 2, 3}, {3, 4}})
+    ->ArgsProduct({{2048, 1}, {3200}, {8640}, {1, 2, 3}, {3, 4}})
+    ->ArgsProduct({{2048, 1}, {1024}, {288}, {1, 2, 3}, {3, 4}})
+    ->ArgsProduct({{2048, 1}, {768}, {2048}, {1, 2, 3}, {3, 4}})
     ->UseRealTime();
 
 /// The yardstick: Eigen on one thread (it does not thread without OpenMP).

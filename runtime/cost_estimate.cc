@@ -26,12 +26,12 @@ double seconds_of(const Work& work) {
   return best;
 }
 
-double seconds_per_flop(CpuExec& exec, const ModelConfig& config, DType compute) {
+double seconds_per_flop(CpuExec& exec, const ModelConfig& config, WeightFormat format) {
   const std::size_t m = 256;
   const std::size_t n = std::min<std::size_t>(config.intermediate_size, 1024);
   const std::size_t k = std::min<std::size_t>(config.hidden_size, 1024);
   const std::vector<float> ones(std::max(m, n) * k, 1.0F);
-  const PackedMatrix w(exec, reinterpret_cast<const std::byte*>(ones.data()), DType::f32, n, k, compute);
+  const PackedMatrix w(exec, reinterpret_cast<const std::byte*>(ones.data()), DType::f32, n, k, format);
   std::vector<float> out(m * n);
   const double seconds = seconds_of([&] { matmul(exec, {ones.data(), {m, k}}, w, {out.data(), {m, n}}); });
   return seconds / (2.0 * static_cast<double>(m * n * k));
@@ -81,12 +81,12 @@ ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settin
   return cost;
 }
 
-double estimate_seconds(CpuExec& exec, const ModelConfig& config, DType compute, const ReadingCost& cost) {
-  return cost.matmul_flops * seconds_per_flop(exec, config, compute) +
-         cost.scores * seconds_per_score(exec, config, compute);
+double estimate_seconds(CpuExec& exec, const ModelConfig& config, Precision precision, const ReadingCost& cost) {
+  return cost.matmul_flops * seconds_per_flop(exec, config, precision.weights) +
+         cost.scores * seconds_per_score(exec, config, precision.compute);
 }
 
-double bytes_read_per_token(const ModelConfig& config, const MemorySettings& settings, DType compute,
+double bytes_read_per_token(const ModelConfig& config, const MemorySettings& settings, Precision precision,
                             const Lookup& lookup, const TokenReads& reads) {
   const auto count = [](std::size_t x) { return static_cast<double>(x); };
   const double vector = count(config.num_kv_heads * config.head_dim);  // a token's keys, or values, of one layer
@@ -94,7 +94,7 @@ double bytes_read_per_token(const ModelConfig& config, const MemorySettings& set
       settings.sliding_window > 0 ? std::min(reads.local_tokens, settings.sliding_window) : reads.local_tokens;
   const std::size_t in_memory = std::min(reads.local_tokens, settings.memory_window);
   const std::size_t memory_layers = settings.mem_layers.size();
-  const double local = 2 * vector * count(size_of(compute)) *
+  const double local = 2 * vector * count(size_of(precision.compute)) *
                        count(in_plain * (config.num_layers - memory_layers) + in_memory * memory_layers);
   const std::size_t best = std::min(lookup.top_k, reads.memory_entries);
   const bool all_keys = lookup.kind != Lookup::Kind::faiss;
@@ -104,8 +104,8 @@ double bytes_read_per_token(const ModelConfig& config, const MemorySettings& set
   const double keys = all_keys ? count(reads.memory_entries) : chosen;
   const double values = all_values ? count(reads.memory_entries) : chosen;
   const double memory = (keys + values) * vector * count(size_of(settings.mem_dtype) * settings.mem_layers.size());
-  const double embedding_row = count(config.hidden_size * size_of(compute));
-  return count(weight_bytes(config, compute)) + embedding_row + local + memory;
+  const double embedding_row = count(config.hidden_size * size_of(precision.compute));
+  return count(weight_bytes(config, precision)) + embedding_row + local + memory;
 }
 
 }  // namespace memlane

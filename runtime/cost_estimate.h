@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "kernels/exec.h"
+#include "kernels/weight_format.h"
 #include "memory/lookup.h"
 #include "runtime/model_config.h"
 
@@ -20,7 +21,7 @@ ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settin
                          std::size_t tokens);
 
 /// How long that takes on this machine, in seconds: a few milliseconds of each kind of work are run and scaled up.
-double estimate_seconds(CpuExec& exec, const ModelConfig& config, DType compute, const ReadingCost& cost);
+double estimate_seconds(CpuExec& exec, const ModelConfig& config, Precision precision, const ReadingCost& cost);
 
 /// What one generated token reads.
 struct TokenReads {
@@ -31,7 +32,7 @@ struct TokenReads {
 /// the local tokens that it sees; in memory layers those of memory: all of them with a dense lookup, all keys and top_k
 /// values with an exact one, top_k of both with FAISS, whose own structures are not counted. Activations are left out:
 /// they stay in caches.
-double bytes_read_per_token(const ModelConfig& config, const MemorySettings& settings, DType compute,
+double bytes_read_per_token(const ModelConfig& config, const MemorySettings& settings, Precision precision,
                             const Lookup& lookup, const TokenReads& reads);
 
 }  // namespace memlane

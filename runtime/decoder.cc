@@ -113,7 +113,7 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention
   const View<float, 3, Device> q = at.q.template reshape<3>({tokens, heads, head_dim});
   const View<float, 3, Device> k = at.k.template reshape<3>({tokens, kv_heads, head_dim});
   const View<float, 3, Device> v = at.v.template reshape<3>({tokens, kv_heads, head_dim});
-  const bool rounds = weights_.compute == DType::bf16;  // then q, k and v are bf16 values
+  const bool rounds = model_.precision.compute == DType::bf16;  // then q, k and v are bf16 values
 
   rms_norm(exec_, at.x, w.attention_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
   matmul(exec_, at.h, w.k, at.k);

@@ -8,7 +8,7 @@ Engine::AnyRunning Engine::start(CpuExec& exec, const Model& model, const Memory
 #ifdef MEMLANE_HAS_CUDA
   if (model.cuda != nullptr) {
     CudaExec& gpu = model.cuda->exec;
-    require_device_memory(gpu, cuda_plan(model.config, settings, model.compute, memory.entries()));
+    require_device_memory(gpu, cuda_plan(model.config, settings, model.precision.compute, memory.entries()));
     return AnyRunning(std::in_place_type<Running<CudaExec>>, gpu, model, settings, memory);
   }
 #endif

@@ -38,7 +38,10 @@ class Engine {
   template <class Exec>
   struct Running {
     Running(Exec& on, const Model& model, const MemorySettings& settings, Memory& all)
-        : exec(on), local(on, model.config, settings, model.compute), memory(all), decoder(on, model, settings) {}
+        : exec(on),
+          local(on, model.config, settings, model.precision.compute),
+          memory(all),
+          decoder(on, model, settings) {}
     Exec& exec;
     LocalAttention<Exec> local;
     typename Backend<Exec>::MemorySight memory;

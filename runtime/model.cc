@@ -41,7 +41,7 @@ namespace {
 
 void load_on_gpu([[maybe_unused]] Model& model, [[maybe_unused]] DeviceChoice device) {
 #ifdef MEMLANE_HAS_CUDA
-  model.cuda = load_cuda_model(device.cuda, model.checkpoint, model.config, model.compute);
+  model.cuda = load_cuda_model(device.cuda, model.checkpoint, model.config, model.precision);
 #else
   MEMLANE_EXPECTS(device.is_cpu());  // device_named() refuses others
 #endif
@@ -49,14 +49,19 @@ void load_on_gpu([[maybe_unused]] Model& model, [[maybe_unused]] DeviceChoice de
 
 }  // namespace
 
-Model load_model(CpuExec& exec, const std::filesystem::path& folder, std::optional<DType> compute,
+Model load_model(CpuExec& exec, const std::filesystem::path& folder, std::optional<Precision> precision,
                  DeviceChoice device) {
   Model model{.folder = folder, .config = read_model_config(folder), .checkpoint = Checkpoint::open(folder)};
-  model.compute = compute.value_or(default_compute(model.checkpoint));
+  model.precision = precision.value_or(Precision(default_compute(model.checkpoint)));
   if (device.is_cpu()) {
-    require_memory(weight_bytes(model.config, model.compute), fmt::format("the weights of {}", folder.string()),
-                   "use --compute bfloat16, or a machine with more memory");
-    model.weights = load_weights(exec, model.checkpoint, model.config, model.compute);
+    require_memory(weight_bytes(model.config, model.precision), fmt::format("the weights of {}", folder.string()),
+                   "use --weights int8 or int4, or a machine with more memory");
+    try {
+      model.weights = load_weights(exec, model.checkpoint, model.config, model.precision.weights);
+    } catch (const InputError& error) {
+      if (!is_quantised(model.precision.weights)) throw;
+      input_error("{}: {}", folder.string(), error.what());
+    }
   } else {
     load_on_gpu(model, device);
   }

@@ -20,16 +20,16 @@ struct Model {
   std::filesystem::path folder;
   ModelConfig config;
   Checkpoint checkpoint;
-  DType compute = DType::f32;
+  Precision precision = {};
   Weights weights = {};          ///< empty if the model is on a GPU
   std::string fingerprint = {};  ///< of every tensor and of what the config says about the maths; 32 hexadecimal digits
   std::shared_ptr<CudaModel> cuda = {};  ///< the model on a GPU; null if it is on the CPU
 };
 
-/// Loads a Hugging Face model folder. compute: f32 or bf16; by default what the checkpoint is in (F32: f32; BF16, F16:
-/// bf16). device: where the weights go and sessions run; a GPU computes in bf16 alone. Throws InputError, also when the
+/// Loads a Hugging Face model folder. precision: by default what the checkpoint is in (F32: f32; BF16, F16: bf16).
+/// device: where the weights go and sessions run; a GPU computes in bf16 alone. Throws InputError, also when the
 /// weights would not fit in free memory.
-Model load_model(CpuExec& exec, const std::filesystem::path& folder, std::optional<DType> compute = std::nullopt,
+Model load_model(CpuExec& exec, const std::filesystem::path& folder, std::optional<Precision> precision = std::nullopt,
                  DeviceChoice device = {});
 
 /// What load_model would compute in by default.

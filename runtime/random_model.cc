@@ -42,9 +42,9 @@ class Source {
   Source(CpuExec& exec, std::size_t most, std::size_t hidden) : exec_(exec), elements_(most + kPlaces) {
     fill_random(exec, elements_.data(), elements_.size(), 1 / std::sqrt(static_cast<double>(hidden)), 1);
   }
-  PackedMatrix matrix(std::size_t n, std::size_t k, DType compute) {
+  PackedMatrix matrix(std::size_t n, std::size_t k, WeightFormat format) {
     const auto* rows = reinterpret_cast<const std::byte*>(elements_.data() + place_++ * 1009 % kPlaces);
-    return {exec_, rows, DType::bf16, n, k, compute};
+    return {exec_, rows, DType::bf16, n, k, format};
   }
 
  private:
@@ -60,33 +60,33 @@ Buffer<float> ones(std::size_t size) {
   return made;
 }
 
-LayerWeights random_layer(Source& source, const ModelConfig& config, DType compute) {
+LayerWeights random_layer(Source& source, const ModelConfig& config, WeightFormat format) {
   const std::size_t hidden = config.hidden_size, wide = config.intermediate_size;
   const std::size_t q_size = config.num_heads * config.head_dim, kv_size = config.num_kv_heads * config.head_dim;
   LayerWeights layer;
   layer.attention_norm = ones(hidden);
   layer.mlp_norm = ones(hidden);
-  layer.q = source.matrix(q_size, hidden, compute);
-  layer.k = source.matrix(kv_size, hidden, compute);
-  layer.v = source.matrix(kv_size, hidden, compute);
+  layer.q = source.matrix(q_size, hidden, format);
+  layer.k = source.matrix(kv_size, hidden, format);
+  layer.v = source.matrix(kv_size, hidden, format);
   layer.o = source.matrix(hidden, q_size, compute);
-  layer.gate = source.matrix(wide, hidden, compute);
-  layer.up = source.matrix(wide, hidden, compute);
-  layer.down = source.matrix(hidden, wide, compute);
+  layer.gate = source.matrix(wide, hidden, format);
+  layer.up = source.matrix(wide, hidden, format);
+  layer.down = source.matrix(hidden, wide, format);
   return layer;
 }
 
 }  // namespace
 
-std::unique_ptr<RandomModel> random_model(CpuExec& exec, const ModelConfig& config, DType compute) {
+std::unique_ptr<RandomModel> random_model(CpuExec& exec, const ModelConfig& config, Precision precision) {
   auto made = std::make_unique<RandomModel>();
   const std::size_t hidden = config.hidden_size;
   const std::size_t widest =
       std::max({config.vocab_size, config.intermediate_size, config.num_heads * config.head_dim});
   const std::size_t rows = std::max(widest * hidden, hidden * config.num_heads * config.head_dim);
-  made->model = Model{.folder = {}, .config = config, .checkpoint = {}, .compute = compute, .fingerprint = "random"};
+  made->model =
+      Model{.folder = {}, .config = config, .checkpoint = {}, .precision = precision, .fingerprint = "random"};
   Weights& weights = made->model.weights;
-  weights.compute = compute;
   made->embedding_bytes = Buffer<std::byte>(config.vocab_size * hidden * sizeof(BFloat16));
   fill_random(exec, reinterpret_cast<BFloat16*>(made->embedding_bytes.data()), config.vocab_size * hidden, 1, 3);
   made->embedding = std::make_unique<Tensor>(Tensor{.name = "embedding",
@@ -97,10 +97,10 @@ std::unique_ptr<RandomModel> random_model(CpuExec& exec, const ModelConfig& conf
   weights.embedding = made->embedding.get();
   Source source(exec, rows, hidden);
   for (std::size_t layer = 0; layer < config.num_layers; ++layer) {
-    weights.layers.push_back(random_layer(source, config, compute));
+    weights.layers.push_back(random_layer(source, config, precision.weights));
   }
   weights.final_norm = ones(hidden);
-  weights.head = source.matrix(config.vocab_size, hidden, compute);
+  weights.head = source.matrix(config.vocab_size, hidden, precision.weights);
   return made;
 }
 

@@ -16,8 +16,8 @@ struct RandomModel {
   Model model;
 };
 
-/// compute: f32 or bf16. Fills and packs with all threads.
-std::unique_ptr<RandomModel> random_model(CpuExec& exec, const ModelConfig& config, DType compute);
+/// Fills and packs with all threads.
+std::unique_ptr<RandomModel> random_model(CpuExec& exec, const ModelConfig& config, Precision precision);
 
 /// Random entries of memory, as many as a document may have: for measuring speed, without reading one.
 class RandomMemory {

@@ -22,9 +22,11 @@ std::string SpeedCase::name() const {
   return kind == Kind::decode ? "decode" : "ingest";
 }
 
-double SpeedFloor::seconds(const MachineLimits& limits, DType compute) const {
-  const double peak = compute == DType::bf16 ? limits.bf16 : limits.f32;
-  const double computing = (matmul_operations + attention_operations) / peak;
+double SpeedFloor::seconds(const MachineLimits& limits, Precision precision) const {
+  const double peak = precision.compute == DType::bf16 ? limits.bf16 : limits.f32;
+  double matmul_peak = precision.weights == WeightFormat::bf16 ? limits.bf16 : limits.f32;
+  if (is_quantised(precision.weights) && limits.int8 > 0) matmul_peak = limits.int8;
+  const double computing = matmul_operations / matmul_peak + attention_operations / peak;
   return std::max(computing, bytes / limits.read);
 }
 
@@ -39,7 +41,7 @@ SpeedRun::SpeedRun(CpuExec& exec, const Model& model, const Settings& settings)
       model_(model),
       settings_(settings),
       entries_(exec, entry_shape(model.config, settings.memory), settings.most_entries, kSegment),
-      local_(exec, model.config, settings.memory, model.compute),
+      local_(exec, model.config, settings.memory, model.precision.compute),
       decoder_(exec, model, settings.memory),
       limits_(exec, settings.ring_bytes),
       ids_(settings.memory.window),
@@ -115,7 +117,7 @@ SpeedFloor SpeedRun::floor(const SpeedCase& of) const {
   SpeedFloor floor;
   if (of.kind == SpeedCase::Kind::decode) {
     const std::size_t local = kQuestion + settings_.decode_tokens / 2;
-    floor.bytes = bytes_read_per_token(config, settings, model_.compute, of.lookup, {local, of.memory});
+    floor.bytes = bytes_read_per_token(config, settings, model_.precision, of.lookup, {local, of.memory});
     return floor;
   }
   const bool whole = of.kind == SpeedCase::Kind::prefill;
@@ -135,10 +137,10 @@ SpeedFloor SpeedRun::floor(const SpeedCase& of) const {
   return floor;
 }
 
-std::size_t SpeedRun::bytes(const ModelConfig& config, DType compute, const Settings& settings) {
+std::size_t SpeedRun::bytes(const ModelConfig& config, Precision precision, const Settings& settings) {
   const EntryShape shape = entry_shape(config, settings.memory);
   return RandomMemory::bytes(shape, settings.most_entries, kSegment) +
-         Session::bytes(config, settings.memory, compute, settings.memory.window) + settings.ring_bytes;
+         Session::bytes(config, settings.memory, precision.compute, settings.memory.window) + settings.ring_bytes;
 }
 
 }  // namespace memlane

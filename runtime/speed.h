@@ -33,8 +33,8 @@ struct SpeedFloor {
   double attention_operations = 0;
   double bytes = 0;
 
-  /// The shortest time at these limits. int8_matmul: products of 8-bit numbers.
-  double seconds(const MachineLimits& limits, DType compute) const;
+  /// The shortest time at these limits. precision: of the model.
+  double seconds(const MachineLimits& limits, Precision precision) const;
 };
 
 /// A case, measured.
@@ -69,7 +69,7 @@ class SpeedRun {
   static constexpr std::size_t kQuestion = 32;  ///< tokens before those that are decoded
 
   /// Bytes beside the weights.
-  static std::size_t bytes(const ModelConfig& config, DType compute, const Settings& settings);
+  static std::size_t bytes(const ModelConfig& config, Precision precision, const Settings& settings);
 
  private:
   double pass(const SpeedCase& of, Memory& memory);

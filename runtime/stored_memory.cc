@@ -57,7 +57,10 @@ MemoryFileHeader memory_header(const Model& model, const std::string& tokenizer_
   header.shape = entry_shape(model.config, settings);
   header.window = settings.window;
   header.mem_positionals = settings.mem_positionals;
-  header.compute = name_of(model.compute);
+  header.compute = name_of(model.precision.compute);
+  if (model.precision.weights != format_of(model.precision.compute)) {
+    header.settings["weights"] = name_of(model.precision.weights);
+  }
   header.lookup = lookup.name();
   header.top_k = lookup.kind == Lookup::Kind::dense ? 0 : lookup.top_k;
   if (!lookup.parameters.empty()) header.settings["index parameters"] = lookup.parameters;

@@ -11,8 +11,8 @@ namespace {
 
 class Loader {
  public:
-  Loader(CpuExec& exec, const Checkpoint& checkpoint, DType compute)
-      : exec_(exec), checkpoint_(checkpoint), compute_(compute) {}
+  Loader(CpuExec& exec, const Checkpoint& checkpoint, WeightFormat format)
+      : exec_(exec), checkpoint_(checkpoint), format_(format) {}
 
   const Tensor& tensor(const std::string& name, std::size_t n, std::size_t k) const {
     return checkpoint_.tensor(name, std::array{n, k});
@@ -21,7 +21,11 @@ class Loader {
   PackedMatrix matrix(const std::string& name, std::size_t n, std::size_t k) const { return pack(tensor(name, n, k)); }
 
   PackedMatrix pack(const Tensor& tensor) const {
-    return {exec_, tensor.bytes.data(), tensor.dtype, tensor.shape[0], tensor.shape[1], compute_};
+    try {
+      return {exec_, tensor.bytes.data(), tensor.dtype, tensor.shape[0], tensor.shape[1], format_};
+    } catch (const InputError& error) {
+      input_error("{}: {}", tensor.name, error.what());
+    }
   }
 
   Buffer<float> vector(const std::string& name, std::size_t size) const {
@@ -39,7 +43,7 @@ class Loader {
  private:
   CpuExec& exec_;
   const Checkpoint& checkpoint_;
-  DType compute_;
+  WeightFormat format_;
 };
 
 LayerWeights load_layer(const Loader& load, const ModelConfig& config, std::size_t index) {
@@ -62,10 +66,9 @@ LayerWeights load_layer(const Loader& load, const ModelConfig& config, std::size
 
 }  // namespace
 
-Weights load_weights(CpuExec& exec, const Checkpoint& checkpoint, const ModelConfig& config, DType compute) {
-  const Loader load(exec, checkpoint, compute);
+Weights load_weights(CpuExec& exec, const Checkpoint& checkpoint, const ModelConfig& config, WeightFormat format) {
+  const Loader load(exec, checkpoint, format);
   Weights weights;
-  weights.compute = compute;
   weights.embedding = &load.tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
   for (std::size_t layer = 0; layer < config.num_layers; ++layer) {
     weights.layers.push_back(load_layer(load, config, layer));
@@ -76,8 +79,8 @@ Weights load_weights(CpuExec& exec, const Checkpoint& checkpoint, const ModelCon
   return weights;
 }
 
-std::size_t weight_bytes(const ModelConfig& config, DType compute) {
-  const auto packed = [&](std::size_t n, std::size_t k) { return PackedMatrix::packed_bytes(n, k, compute); };
+std::size_t weight_bytes(const ModelConfig& config, WeightFormat format) {
+  const auto packed = [&](std::size_t n, std::size_t k) { return PackedMatrix::packed_bytes(n, k, format); };
   const std::size_t hidden = config.hidden_size;
   const std::size_t q_size = config.num_heads * config.head_dim;
   const std::size_t kv_size = config.num_kv_heads * config.head_dim;

@@ -25,7 +25,6 @@ struct LayerWeights {
 /// A model's weights, ready for kernels. The embedding table stays in the mapped checkpoint: a token needs one row of
 /// it.
 struct Weights {
-  DType compute = DType::f32;         ///< f32 or bf16: the type of matrix elements
   const Tensor* embedding = nullptr;  ///< [vocab, hidden]
   std::vector<LayerWeights> layers;
   Buffer<float> final_norm;  ///< [hidden]
@@ -35,11 +34,18 @@ struct Weights {
   DType embedding_dtype() const { return embedding->dtype; }
 };
 
-/// Reads and packs every weight. Throws InputError for a tensor that is missing or contradicts the config.
+/// Reads and packs every weight, the head included; norms stay float32, the embedding as it is. Throws InputError for a
+/// tensor that is missing, contradicts the config, or cannot be held in this format.
 /// checkpoint: must outlive the weights.
-Weights load_weights(CpuExec& exec, const Checkpoint& checkpoint, const ModelConfig& config, DType compute);
+Weights load_weights(CpuExec& exec, const Checkpoint& checkpoint, const ModelConfig& config, WeightFormat format);
 
 /// Bytes that load_weights will allocate.
-std::size_t weight_bytes(const ModelConfig& config, DType compute);
+std::size_t weight_bytes(const ModelConfig& config, WeightFormat format);
+inline std::size_t weight_bytes(const ModelConfig& config, Precision precision) {
+  return weight_bytes(config, precision.weights);
+}
+inline std::size_t weight_bytes(const ModelConfig& config, DType compute) {
+  return weight_bytes(config, format_of(compute));
+}
 
 }  // namespace memlane

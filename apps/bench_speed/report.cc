@@ -27,8 +27,8 @@ MachineLimits all_limits(const std::vector<SpeedCell>& cells) {
 }
 
 /// The lowest time that the limits of the same rounds allow.
-double floor_of(const SpeedCell& cell, DType compute) {
-  return cell.floor.seconds(median_limits(cell.limits), compute);
+double floor_of(const SpeedCell& cell, Precision precision) {
+  return cell.floor.seconds(median_limits(cell.limits), precision);
 }
 
 nlohmann::json json_of(const MachineLimits& limits) {
@@ -49,8 +49,8 @@ std::string lookup_text(const SpeedCell& cell) {
 
 }  // namespace
 
-nlohmann::json json_of(const SpeedCell& cell, DType compute) {
-  const double seconds = median(cell.seconds), floor = floor_of(cell, compute);
+nlohmann::json json_of(const SpeedCell& cell, Precision precision) {
+  const double seconds = median(cell.seconds), floor = floor_of(cell, precision);
   nlohmann::json stages = nlohmann::json::object();
   for (std::size_t i = 0; i < kStages; ++i) stages[kStageNames[i]] = cell.stages[i];
   return {{"what", cell.of.name()},
@@ -72,13 +72,13 @@ nlohmann::json limits_json(const std::vector<SpeedCell>& cells) {
   return json_of(all_limits(cells));
 }
 
-std::string table_of(const std::vector<SpeedCell>& cells, DType compute) {
+std::string table_of(const std::vector<SpeedCell>& cells, Precision precision) {
   std::string text = fmt::format("{:8} {:7} {:>7} {:>11} {:>10} {:>11} {:>6}", "what", "lookup", "memory", "ms",
                                  "tok/s", "floor ms", "share");
   for (const char* name : kStageNames) text += fmt::format(" {:>16}", name);
   text += "\n";
   for (const SpeedCell& cell : cells) {
-    const double seconds = median(cell.seconds), floor = floor_of(cell, compute);
+    const double seconds = median(cell.seconds), floor = floor_of(cell, precision);
     text += fmt::format("{:8} {:7} {:>7} {:>11.3f} {:>10.2f} {:>11.3f} {:>5.1f}%", cell.of.name(), lookup_text(cell),
                         memory_text(cell), 1000 * seconds, static_cast<double>(cell.tokens) / seconds, 1000 * floor,
                         100 * floor / seconds);
@@ -93,7 +93,7 @@ std::string table_of(const std::vector<SpeedCell>& cells, DType compute) {
   return text;
 }
 
-std::string plot_of(const std::vector<SpeedCell>& cells, DType compute, const std::string& title,
+std::string plot_of(const std::vector<SpeedCell>& cells, Precision precision, const std::string& title,
                     const std::string& file) {
   constexpr const char* kColours[kStages] = {"#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#009e73", "#999999"};
   const auto quoted = [](const std::string& raw) {
@@ -109,7 +109,7 @@ std::string plot_of(const std::vector<SpeedCell>& cells, DType compute, const st
     double sum = 0;
     for (const double stage : cell.stages) sum += stage;
     for (const double stage : cell.stages) text += fmt::format(" {:.4f}", sum > 0 ? 100 * stage / sum : 0);
-    text += fmt::format(" {:.4f}\n", 100 * floor_of(cell, compute) / whole);
+    text += fmt::format(" {:.4f}\n", 100 * floor_of(cell, precision) / whole);
   }
   text += "END\n";
   text += fmt::format(

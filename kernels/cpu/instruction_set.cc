@@ -26,15 +26,16 @@ namespace {
 constexpr InstructionSet kAll[] = {InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512,
                                    InstructionSet::avx512_bf16, InstructionSet::avx512_amx};
 
-/// Whether this process may use AMX: the processor has tiles and their bfloat16 products, the system saves them between
-/// threads, and permits them to this process, all of whose threads get them then.
+/// Whether this process may use AMX: the processor has tiles and their products of bfloat16 and of int8, the system
+/// saves them between threads, and permits them to this process, all of whose threads get them then.
 bool may_use_tiles() {
 #if defined(MEMLANE_AMX)
-  constexpr unsigned kBf16 = 1U << 22, kTile = 1U << 24, kXsaveEnabled = 1U << 27;
+  constexpr unsigned kBf16 = 1U << 22, kTile = 1U << 24, kInt8 = 1U << 25, kXsaveEnabled = 1U << 27;
   constexpr unsigned kTileState = 3U << 17;  // shapes and contents
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kXsaveEnabled) == 0) return false;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kBf16) == 0 || (d & kTile) == 0) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kBf16) == 0 || (d & kTile) == 0 || (d & kInt8) == 0)
+    return false;
   unsigned low = 0, high = 0;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   if ((low & kTileState) != kTileState) return false;
@@ -57,7 +58,8 @@ bool machine_has(InstructionSet set) {
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("avx512dq");
     case InstructionSet::avx512_bf16:
-      return machine_has(InstructionSet::avx512) && __builtin_cpu_supports("avx512bf16");
+      return machine_has(InstructionSet::avx512) && __builtin_cpu_supports("avx512bf16") &&
+             __builtin_cpu_supports("avx512vnni");
     case InstructionSet::avx512_amx: {
       static const bool has_tiles = machine_has(InstructionSet::avx512_bf16) && may_use_tiles();
       return has_tiles;

@@ -1,8 +1,12 @@
 #include "kernels/matmul.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
+#include "kernels/cpu/quantise_weights.h"
+#include "kernels/cpu/quantised_layout.h"
+#include "kernels/cpu/quantised_matmul.h"
 #include "kernels/cpu/tile_kernels.h"
 
 namespace memlane {
@@ -109,25 +113,58 @@ void multiply_tiles(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w
 }  // namespace
 
 PackedMatrix::PackedMatrix(CpuExec& exec, const std::byte* rows, DType source, std::size_t n, std::size_t k,
-                           DType compute)
-    : n_(n), k_(k), dtype_(compute), panels_(packed_bytes(n, k, compute) / 4) {
-  MEMLANE_EXPECTS(compute == DType::f32 || compute == DType::bf16);
+                           WeightFormat format)
+    : n_(n),
+      k_(k),
+      format_(format),
+      panel_units_(packed_bytes(kPanel, k, format) / 4),
+      panels_(packed_bytes(n, k, format) / 4) {
+  std::atomic<bool> finite = true;
   exec.pool().run((n + kPanel - 1) / kPanel, [&](std::size_t panel, std::size_t) {
-    std::uint32_t* out = panels_.data() + panel * k_units() * kPanel;
+    std::uint32_t* out = panels_.data() + panel * panel_units_;
+    if (is_quantised(format)) {
+      const std::byte* first = rows + panel * kPanel * k * size_of(source);
+      const std::size_t count = std::min(kPanel, n - panel * kPanel);
+      if (!quantise_panel(first, source, count, k, format, reinterpret_cast<std::byte*>(out))) finite = false;
+      return;
+    }
     with_type(source, [&](auto type) {
       using Source = decltype(type);
-      if (compute == DType::f32) {
+      if (format == WeightFormat::f32) {
         pack_panel<Source>(rows, n, k, panel, reinterpret_cast<float*>(out));
       } else {
         pack_panel<Source>(rows, n, k, panel, reinterpret_cast<BFloat16*>(out));
       }
     });
   });
+  if (!finite) {
+    input_error(
+        "a weight matrix: expected finite numbers, which alone can be {}, found NaN or infinity; repair the "
+        "checkpoint, or try --weights bfloat16",
+        name_of(format));
+  }
 }
 
-std::size_t PackedMatrix::packed_bytes(std::size_t n, std::size_t k, DType compute) {
-  const std::size_t units = compute == DType::f32 ? k : (k + 1) / 2;
-  return (n + kPanel - 1) / kPanel * kPanel * units * 4;
+void PackedMatrix::read_row(std::size_t row, std::span<float> out) const {
+  MEMLANE_EXPECTS(row < n_ && out.size() == k_);
+  const std::uint32_t* from = panel(row / kPanel);
+  const std::size_t place = row % kPanel;
+  if (is_quantised(format_)) {
+    return read_quantised_row(reinterpret_cast<const std::byte*>(from), format_, place, k_, out.data());
+  }
+  for (std::size_t i = 0; i < k_; ++i) {
+    if (format_ == WeightFormat::f32) {
+      out[i] = reinterpret_cast<const float*>(from)[i * kPanel + place];
+    } else {
+      out[i] = to_float(reinterpret_cast<const BFloat16*>(from)[(i / 2 * kPanel + place) * 2 + i % 2]);
+    }
+  }
+}
+
+std::size_t PackedMatrix::packed_bytes(std::size_t n, std::size_t k, WeightFormat format) {
+  const std::size_t panels = (n + kPanel - 1) / kPanel;
+  if (is_quantised(format)) return panels * quantised_panel_bytes(format, k);
+  return panels * kPanel * 4 * (format == WeightFormat::f32 ? k : (k + 1) / 2);
 }
 
 void matmul(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> out) {
@@ -135,7 +172,9 @@ void matmul(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<f
   MEMLANE_EXPECTS(a.extent(1) == w.k() && out.extent(0) == m && out.extent(1) == w.n());
   if (m == 0) return;
   const StageScope stage(exec.stage_clock(), Stage::matmul);
-  if (w.dtype() == DType::f32) return multiply(exec, exec.micro().gemm_f32, Rows<float>{a.data(), w.k()}, w, out);
+  if (is_quantised(w.format())) return quantised_matmul(exec, a, w, out);
+  if (w.format() == WeightFormat::f32)
+    return multiply(exec, exec.micro().gemm_f32, Rows<float>{a.data(), w.k()}, w, out);
   if (exec.micro().tiles != nullptr) return multiply_tiles(exec, a, w, out);
 
   const std::size_t units = w.k_units();

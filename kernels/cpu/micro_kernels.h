@@ -6,6 +6,7 @@
 namespace memlane {
 
 struct TileKernels;
+struct QuantisedKernels;
 
 /// Types whose best rate can be measured.
 enum class PeakKind { f32, bf16, int8 };
@@ -17,7 +18,8 @@ enum class PeakKind { f32, bf16, int8 };
 /// copy for the whole program.
 struct MicroKernels {
   const char* name;
-  const TileKernels* tiles;  ///< tile_kernels.h; null where the set has none
+  const TileKernels* tiles;           ///< tile_kernels.h; null where the set has none
+  const QuantisedKernels* quantised;  ///< quantised_kernels.h
 
   /// c[rows, 32] = a[rows, k] * b[k, 32], or += if accumulate. Each element is one chain of multiply-adds in order of
   /// k, so a row's result does not depend on the other rows. a and c have row strides lda and ldc; b is one panel.
@@ -55,8 +57,8 @@ struct MicroKernels {
   void (*widen_bf16_panel)(const std::uint32_t* panel, std::size_t pairs, float* out);
   void (*widen_f16_panel)(const std::uint32_t* panel, std::size_t pairs, float* out);
 
-  /// Multiply-adds in registers or tiles, `repeats` times as many as the loop has; returns the operations, two for each,
-  /// 0 if the set has none of the kind. int8: without tiles the processor must have AVX512-VNNI, where the set is
+  /// Multiply-adds in registers or tiles, `repeats` times as many as the loop has; returns the operations, two for
+  /// each, 0 if the set has none of the kind. int8: without tiles the processor must have AVX512-VNNI, where the set is
   /// avx512 or avx512-bf16.
   double (*peak)(PeakKind kind, std::size_t repeats);
   /// Reads every unit of x; count is a multiple of 64. Returns something that depends on all.

@@ -25,10 +25,14 @@ void require_free(const CudaExec& exec, std::size_t bytes, const std::string& wh
 }  // namespace
 
 std::shared_ptr<CudaModel> load_cuda_model(int device, const Checkpoint& checkpoint, const ModelConfig& config,
-                                           DType compute) {
-  if (compute != DType::bf16) {
+                                           Precision precision) {
+  if (precision.compute != DType::bf16) {
     input_error("--compute {}: expected bfloat16, the only type that a GPU computes in; use it, or --device cpu",
-                name_of(compute));
+                name_of(precision.compute));
+  }
+  if (precision.weights != WeightFormat::bf16) {
+    input_error("--weights {}: expected bfloat16, the only format of weights on a GPU; use it, or --device cpu",
+                name_of(precision.weights));
   }
   if (config.head_dim > kCudaMostHeadDim) {
     input_error("head_dim {}: expected at most {} on a GPU; use --device cpu", config.head_dim, kCudaMostHeadDim);

@@ -15,9 +15,9 @@ struct CudaModel {
   CudaWeights weights;
 };
 
-/// Throws InputError if the model does not fit on the device or cannot run on it.
+/// Throws InputError if the model does not fit on the device or cannot run on it in this precision.
 std::shared_ptr<CudaModel> load_cuda_model(int device, const Checkpoint& checkpoint, const ModelConfig& config,
-                                           DType compute);
+                                           Precision precision);
 
 /// What a session takes of a GPU beside the weights, in bytes.
 struct CudaPlan {

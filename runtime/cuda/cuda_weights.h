@@ -22,7 +22,6 @@ struct CudaLayerWeights {
 
 /// Weights on the GPU: matrices in bfloat16, the embedding table in the checkpoint's own type.
 struct CudaWeights {
-  DType compute = DType::bf16;
   CudaBuffer<std::byte> embedding;  ///< [vocab, hidden] elements of `embedding_type`
   DType embedding_type = DType::bf16;
   std::vector<CudaLayerWeights> layers;
