@@ -1,5 +1,5 @@
-// What rounding and top-k cost in accuracy: logits and perplexity of each compute type, memory type and lookup against
-// float32 everywhere and dense memory, on the same tokens.
+// What rounding and top-k cost in accuracy: logits and perplexity of each compute type, weight format, memory type and
+// lookup against float32 everywhere and dense memory, on the same tokens.
 //   build/release/bench/bench_compute [MODEL TEXT TOKENS MEM_LAYER...]
 
 #include <fmt/format.h>
@@ -20,7 +20,7 @@ namespace memlane {
 namespace {
 
 struct Setting {
-  DType compute;
+  Precision precision;
   DType memory;
   std::string lookup;
   std::size_t top_k;
@@ -29,7 +29,7 @@ struct Setting {
 /// Logits of every token, read as one call: windows into memory, the last ones local. [tokens, vocab]
 std::vector<float> logits_of(CpuExec& exec, const std::filesystem::path& folder, const std::vector<int>& layers,
                              const Setting& setting, std::span<const std::int32_t> ids) {
-  const Model model = load_model(exec, folder, setting.compute);
+  const Model model = load_model(exec, folder, setting.precision);
   MemoryOverrides overrides;
   overrides.mem_layers = layers;
   overrides.mem_dtype = setting.memory;
@@ -60,13 +60,19 @@ int run(int argc, char** argv) {
   const MappedFile file(text, "text");
   std::vector<std::int32_t> ids = Tokenizer::open(folder).encode(file.text(), true);
   ids.resize(std::min(ids.size(), std::max<std::size_t>(tokens, 2)));
-  const std::vector<Setting> settings = {
-      {DType::f32, DType::f32, "dense", 128},  {DType::f32, DType::f16, "dense", 128},
-      {DType::f32, DType::bf16, "dense", 128}, {DType::bf16, DType::bf16, "dense", 128},
-      {DType::f32, DType::f32, "exact", 128},  {DType::f32, DType::f32, "exact", 32}};
+  const std::vector<Setting> settings = {{DType::f32, DType::f32, "dense", 128},
+                                         {DType::f32, DType::f16, "dense", 128},
+                                         {DType::f32, DType::bf16, "dense", 128},
+                                         {DType::bf16, DType::bf16, "dense", 128},
+                                         {DType::f32, DType::f32, "exact", 128},
+                                         {DType::f32, DType::f32, "exact", 32},
+                                         {{DType::f32, WeightFormat::int8}, DType::f32, "dense", 128},
+                                         {{DType::bf16, WeightFormat::int8}, DType::bf16, "dense", 128},
+                                         {{DType::f32, WeightFormat::int4}, DType::f32, "dense", 128},
+                                         {{DType::bf16, WeightFormat::int4}, DType::bf16, "dense", 128}};
   fmt::print("{} tokens of {}, model {}\n", ids.size(), text.filename().string(), folder.filename().string());
-  fmt::print("{:9} {:9} {:6} {:>5} {:>11} {:>9} {:>13} {:>13}\n", "compute", "memory", "lookup", "top_k", "perplexity",
-             "change", "max |d logit|", "rms d logit");
+  fmt::print("{:9} {:9} {:9} {:6} {:>5} {:>11} {:>9} {:>13} {:>13}\n", "compute", "weights", "memory", "lookup",
+             "top_k", "perplexity", "change", "max |d logit|", "rms d logit");
   std::vector<float> exact;
   for (const Setting& setting : settings) {
     const std::vector<float> logits = logits_of(exec, folder, layers, setting, ids);
@@ -78,9 +84,10 @@ int run(int argc, char** argv) {
       squares += difference * difference;
     }
     const double change = perplexity(logits, ids) / perplexity(exact, ids) - 1;
-    fmt::print("{:9} {:9} {:6} {:>5} {:>11.4f} {:>8.3f}% {:>13.2e} {:>13.2e}\n", name_of(setting.compute),
-               name_of(setting.memory), setting.lookup, setting.lookup == "dense" ? "-" : std::to_string(setting.top_k),
-               perplexity(logits, ids), 100 * change, worst, std::sqrt(squares / static_cast<double>(logits.size())));
+    fmt::print("{:9} {:9} {:9} {:6} {:>5} {:>11.4f} {:>8.3f}% {:>13.2e} {:>13.2e}\n",
+               name_of(setting.precision.compute), name_of(setting.precision.weights), name_of(setting.memory),
+               setting.lookup, setting.lookup == "dense" ? "-" : std::to_string(setting.top_k), perplexity(logits, ids),
+               100 * change, worst, std::sqrt(squares / static_cast<double>(logits.size())));
   }
   return 0;
 }

@@ -71,6 +71,8 @@ INSTANTIATE_TEST_SUITE_P(
                 {"index parameters 'speed=9'", "nprobe"}},
         Refused{"IndexParametersOfDense", {"--index-parameters", "nprobe=9"}, {"--index-parameters nprobe=9", "dense"}},
         Refused{"ComputeUnknown", {"--compute", "f64"}, {"--compute f64", "float32"}},
+        Refused{"WeightsUnknown", {"--weights", "int3"}, {"--weights int3", "int8 or int4"}},
+        Refused{"WeightsOfMemoryType", {"--weights", "float16"}, {"--weights float16", "bfloat16"}},
         Refused{"MemoryTypeUnknown", {"--mem-dtype", "int8"}, {"--mem-dtype int8", "bfloat16"}},
         Refused{"InstructionSetUnknown", {"--instruction-set", "mmx"}, {"instruction set mmx", "avx2"}},
         Refused{"ThreadsZero", {"--threads", "0"}, {"--threads", "'0'"}},
