@@ -70,7 +70,7 @@ nlohmann::json measure(const CostOptions& options, const Method& method, std::si
     decode.push_back(seconds_since(start));
   }
   const double reads =
-      bytes_read_per_token(model.config, settings.memory, model.weights.precision, lookup, {local, remembered});
+      bytes_read_per_token(model.config, settings.memory, model.precision, lookup, {local, remembered});
   return {{"method", method.text()},
           {"model_fingerprint", model.fingerprint},
           {"length", length},

@@ -202,7 +202,7 @@ void PerplexityBench::plan() {
       for (const std::size_t length : lengths_) {
         cells_.push_back(cell(text, method, length));
         check(cells_.back());
-        require_method_room(model_->config, cells_.back().settings, model_->compute, lookup_,
+        require_method_room(model_->config, cells_.back().settings, model_->precision.compute, lookup_,
                             std::max<std::size_t>(length, 1), method.text());
       }
     }

@@ -231,7 +231,7 @@ std::vector<Cell> RecallBench::plan(const RecallTrials& trials) const {
         cell.setting = {options_.task, options_.filler, length, depth};
         cell.wanted = wanted;
         require_question_room(cell.settings, question, kMostAnswerTokens, length, method.text());
-        require_method_room(model_->config, cell.settings, model_->compute, lookup_, length, method.text());
+        require_method_room(model_->config, cell.settings, model_->precision.compute, lookup_, length, method.text());
       }
     }
   }

@@ -149,6 +149,9 @@ int bench_speed(const SpeedOptions& given) {
   }
   const std::vector<SpeedCase> cases = cases_of(options, settings.memory);
   for (const SpeedCase& each : cases) settings.most_entries = std::max(settings.most_entries, each.memory);
+  if (!options.model.device_choice().is_cpu()) {
+    input_error("--device {}: expected cpu, whose kernels bench speed times", options.model.device);
+  }
   if (options.random() && !options.model.compute) options.model.compute = name_of(DType::bf16);
   const Precision precision = options.model.precision();
   const std::size_t weights = weight_bytes(config, precision);

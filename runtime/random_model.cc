@@ -69,7 +69,7 @@ LayerWeights random_layer(Source& source, const ModelConfig& config, WeightForma
   layer.q = source.matrix(q_size, hidden, format);
   layer.k = source.matrix(kv_size, hidden, format);
   layer.v = source.matrix(kv_size, hidden, format);
-  layer.o = source.matrix(hidden, q_size, compute);
+  layer.o = source.matrix(hidden, q_size, format);
   layer.gate = source.matrix(wide, hidden, format);
   layer.up = source.matrix(wide, hidden, format);
   layer.down = source.matrix(hidden, wide, format);
