@@ -226,6 +226,7 @@ std::string differences(const MemoryFileHeader& file, const MemoryFileHeader& as
   names.insert(asked_for.settings.begin(), asked_for.settings.end());
   const auto value = [&](const MemoryFileHeader& header, const std::string& name) {
     const auto at = header.settings.find(name);
+    if (name == "weights" && at == header.settings.end()) return header.compute;  // which is what leaves it out
     return at == header.settings.end() ? std::string("none") : at->second;
   };
   for (const auto& [name, unused] : names) compare(name, value(file, name), value(asked_for, name));

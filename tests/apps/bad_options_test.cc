@@ -94,7 +94,7 @@ class BadCommandLine : public CommandTest {};
 
 TEST_F(BadCommandLine, NamesWhatIsMissing) {
   expect_refused(Words{}, {"subcommand", "memlane --help"});
-  expect_refused(Words{"bench", "speed"}, {"speed: expected one of recall, perplexity, cost, run"});
+  expect_refused(Words{"bench", "quality"}, {"quality: expected one of recall, perplexity, cost, run"});
   expect_refused(Words{"bench", "run", "x.json"}, {"--out", "memlane bench run --help"});
   expect_refused(Words{"read"}, {"read: expected one of ", "ingest, ask, generate"});
   expect_refused(Words{"--mdel", "x"}, {"--mdel"});

@@ -1,5 +1,6 @@
 // What `memlane bench speed` prints and refuses; the times themselves depend on the machine.
 
+#include <algorithm>
 #include <csignal>
 
 #include "tests/apps/command_test.h"
@@ -10,12 +11,16 @@ namespace {
 class SpeedCommand : public CommandTest {
  protected:
   static Words speed(const Words& rest) {
-    return Words{"bench", "speed", "--threads", "1", "--window", "64", "--ring-mib", "2", "--rounds", "3"} + rest;
+    return Words{"bench", "speed", "--threads", "1", "--window", "64", "--ring-mib", "2"} + rest;
   }
   static Words tiny(const Words& rest) {
-    return speed(Words{"--layers", "3", "--hidden", "32", "--ffn", "48", "--heads", "4", "--kv-heads", "2",
-                       "--head-dim", "8", "--vocab", "50"} +
-                 rest);
+    const Words defaults = {"--layers",   "3", "--hidden",   "32", "--ffn",   "48", "--heads",  "4",
+                            "--kv-heads", "2", "--head-dim", "8",  "--vocab", "50", "--rounds", "3"};
+    Words words;
+    for (std::size_t i = 0; i < defaults.size(); i += 2) {
+      if (std::count(rest.begin(), rest.end(), defaults[i]) == 0) words = words + Words{defaults[i], defaults[i + 1]};
+    }
+    return speed(words + rest);
   }
 };
 
