@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/error.h"
+#include "runtime/model_folder.h"
 #include "runtime/strict_json.h"
 
 namespace memlane {
@@ -18,6 +19,9 @@ using nlohmann::json;
 
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
+// Far above any model. Without them one small file under many names would fill the memory with tensors.
+constexpr std::size_t kMostShards = 4096;
+constexpr std::size_t kMostTensors = std::size_t{1} << 18;
 
 bool is_there(const fs::path& path) {
   std::error_code ignored;
@@ -31,23 +35,6 @@ std::optional<DType> weight_type(std::string_view dtype) {
   return std::nullopt;
 }
 
-bool lies_in(const fs::path& file, const fs::path& folder) {
-  return std::mismatch(folder.begin(), folder.end(), file.begin(), file.end()).first == folder.end();
-}
-
-/// An index comes with the download; it must not make us read files elsewhere. Hugging Face's cache is the exception
-/// that people have: snapshots/<revision>/ holds links to ../../blobs/.
-bool stays_inside(const fs::path& shard, const fs::path& model_dir) {
-  std::error_code error;
-  const fs::path target = fs::canonical(shard, error);
-  if (error) return false;
-  const fs::path folder = fs::canonical(model_dir, error);
-  if (error) return false;
-  if (lies_in(target, folder)) return true;
-  const fs::path snapshots = folder.parent_path();
-  return snapshots.filename() == "snapshots" && lies_in(target, snapshots.parent_path() / "blobs");
-}
-
 fs::path shard_path(const fs::path& index, const std::string& shard) {
   const bool plain = !shard.empty() && shard != "." && shard != ".." && shard.find('/') == std::string::npos &&
                      shard.find('\0') == std::string::npos;
@@ -55,13 +42,9 @@ fs::path shard_path(const fs::path& index, const std::string& shard) {
     input_error("{}: expected the plain names of files beside it, found {}; download the model again", index.string(),
                 shown(shard));
   }
-  fs::path path = index.parent_path() / shard;
+  const fs::path path = file_of_model(index.parent_path(), shard);
   if (!is_there(path)) {
     input_error("{}: shard {} is missing beside it; download the rest of the model", index.string(), shown(shard));
-  }
-  if (!stays_inside(path, index.parent_path())) {
-    input_error("{}: shard {} is a link out of the model's folder; put the file itself there", index.string(),
-                shown(shard));
   }
   return path;
 }
@@ -81,6 +64,10 @@ std::map<std::string, std::vector<std::string>> read_index(const fs::path& index
                   describe(shard));
     }
     shards[shard.get<std::string>()].push_back(name);
+  }
+  if (shards.size() > kMostShards) {
+    input_error("{}: expected at most {} shards, found {}; download the file again", index.string(), kMostShards,
+                shards.size());
   }
   return shards;
 }
@@ -108,10 +95,10 @@ Checkpoint Checkpoint::open(const fs::path& model_dir) {
   Checkpoint checkpoint;
   checkpoint.model_dir_ = model_dir;
   if (is_there(model_dir / kSingleFile)) {
-    const SafetensorsFile& file = checkpoint.files_.emplace_back(model_dir / kSingleFile);
+    const SafetensorsFile& file = checkpoint.files_.emplace_back(file_of_model(model_dir, kSingleFile));
     for (const auto& [name, stored] : file.tensors()) checkpoint.add(file, stored);
   } else if (is_there(model_dir / kIndexFile)) {
-    checkpoint.open_shards(model_dir / kIndexFile);
+    checkpoint.open_shards(file_of_model(model_dir, kIndexFile));
   } else {
     refuse_folder(model_dir);
   }
@@ -119,8 +106,14 @@ Checkpoint Checkpoint::open(const fs::path& model_dir) {
 }
 
 void Checkpoint::open_shards(const fs::path& index) {
+  std::size_t tensors = 0;
   for (const auto& [shard, names] : read_index(index)) {
     const SafetensorsFile& file = files_.emplace_back(shard_path(index, shard));
+    tensors += file.tensors().size();
+    if (tensors > kMostTensors) {
+      input_error("{}: expected at most {} tensors in its shards, found more; download the model again", index.string(),
+                  kMostTensors);
+    }
     for (const std::string& name : names) {
       const StoredTensor* stored = file.find(name);
       if (stored == nullptr) {

@@ -39,8 +39,9 @@ double seconds_per_flop(CpuExec& exec, const ModelConfig& config, WeightFormat f
 
 double seconds_per_score(CpuExec& exec, const ModelConfig& config, DType dtype) {
   const std::size_t entries = 2048;
-  const std::size_t tokens = 128;
   const std::size_t d = config.head_dim;
+  // Fewer of absurdly wide models: an estimate comes before anybody asked whether the model fits.
+  const std::size_t tokens = std::clamp<std::size_t>((std::size_t{1} << 22) / (config.num_heads * d), 1, 128);
   const auto keys = Buffer<std::byte>::zeroed(key_elements(entries, d, dtype) * size_of(dtype));
   const auto values = Buffer<std::byte>::zeroed(entries * d * size_of(dtype));
   // Of bfloat16 values where the decoder's are: attention takes another way with them.

@@ -7,6 +7,7 @@
 #include "kernels/error.h"
 #include "runtime/config_keys.h"
 #include "runtime/local_settings.h"
+#include "runtime/model_folder.h"
 #include "runtime/rope_config.h"
 #include "runtime/strict_json.h"
 
@@ -23,6 +24,10 @@ constexpr std::size_t kMaxLayers = 4096;
 constexpr std::size_t kMaxHeads = std::size_t{1} << 14;
 constexpr std::size_t kMaxHeadDim = std::size_t{1} << 14;
 constexpr std::size_t kMaxPositions = std::size_t{1} << 30;
+constexpr std::size_t kMaxRow = std::size_t{1} << 22;  // all heads together
+// Numbers that a pass over a full window and its local cache hold in all layers, about: far above any machine, and
+// small enough that no sum of their bytes overflows 64 bits before it is compared with what is free.
+constexpr double kMostNumbers = 0x1p52;
 constexpr std::size_t kLlamaMemoryWindow = 2048;
 constexpr std::size_t kLastContextLength = 1024;
 
@@ -116,6 +121,22 @@ void read_sizes(const ConfigKeys& keys, ModelConfig& config) {
     input_error("{}: head_dim: expected an even number of at most {} (RoPE rotates pairs), found {}",
                 keys.file().string(), kMaxHeadDim, config.head_dim);
   }
+  if (config.num_heads * config.head_dim > kMaxRow) {
+    input_error("{}: head_dim: expected at most {} numbers in all heads together, found {} x {}", keys.file().string(),
+                kMaxRow, config.num_heads, config.head_dim);
+  }
+}
+
+/// Refuses windows whose memory could not even be counted.
+void require_countable(const ModelConfig& config, std::size_t window) {
+  const double row = static_cast<double>(config.hidden_size + config.intermediate_size + config.num_heads +
+                                         config.num_heads * config.head_dim);
+  const double numbers = static_cast<double>(window) * row * static_cast<double>(config.num_layers);
+  if (numbers <= kMostNumbers) return;
+  input_error(
+      "a window of {} tokens: expected one that fits in a memory, found one that needs about {:.2g} numbers in {} "
+      "layers; set a smaller --window",
+      window, numbers, config.num_layers);
 }
 
 /// Token ids of `key`: one, or a list of them where `list` allows it, or none for null.
@@ -227,7 +248,7 @@ ModelConfig read_model_config(const std::filesystem::path& model_dir) {
     input_error("{}: expected the folder of a model (with config.json in it), found {}", model_dir.string(),
                 std::filesystem::exists(model_dir, ignored) ? "no folder" : "nothing");
   }
-  const std::filesystem::path file = model_dir / "config.json";
+  const std::filesystem::path file = file_of_model(model_dir, "config.json");
   const json root = read_json_object(file, "model config");
   const ConfigKeys keys(root, file);
 
@@ -257,6 +278,7 @@ MemorySettings resolve_memory_settings(const ModelConfig& config, const MemoryOv
                             ? sorted_layers(*overrides.mem_layers, config.num_layers, "--mem-layers")
                             : config.mem_layers;
   settings.window = resolve_window(config, overrides, !settings.mem_layers.empty());
+  require_countable(config, settings.window);
   settings.last_context_length = resolve_last_context(config, overrides, settings.window);
   settings.mem_positionals = config.mem_positionals;
   settings.mem_dtype = overrides.mem_dtype.value_or(config.mem_dtype);

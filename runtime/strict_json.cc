@@ -15,6 +15,9 @@ using nlohmann::json;
 
 constexpr std::size_t kMaxFileBytes = std::size_t{16} << 20;
 constexpr int kMaxDepth = 64;
+// A value takes up to a hundred times the bytes of its text, so the text's length alone bounds nothing. The headers and
+// indexes of the largest models have a tenth of it.
+constexpr std::size_t kMostValues = std::size_t{1} << 20;
 constexpr std::size_t kMaxShown = 64;
 
 std::string shortened(std::string text) {
@@ -22,31 +25,66 @@ std::string shortened(std::string text) {
   return text;
 }
 
-/// Sees every event of the parser and refuses what the parser itself would let pass.
-class StrictChecks {
+/// Reads JSON without keeping it, and refuses what the parser itself would let pass. Not a callback of the parser: with
+/// one it looks through all of an object's values at the end of each of them.
+class StrictChecks : public nlohmann::json_sax<json> {
  public:
   explicit StrictChecks(const std::filesystem::path& file) : file_(file) {}
 
-  void see(int depth, json::parse_event_t event, const json& parsed) {
-    if (depth > kMaxDepth) {
+  bool null() override { return see_value(); }
+  bool boolean(bool) override { return see_value(); }
+  bool number_integer(number_integer_t) override { return see_value(); }
+  bool number_unsigned(number_unsigned_t) override { return see_value(); }
+  bool number_float(number_float_t, const string_t&) override { return see_value(); }
+  bool string(string_t&) override { return see_value(); }
+  bool binary(binary_t&) override { return see_value(); }
+  bool start_object(std::size_t) override {
+    enter();
+    keys_.emplace_back();
+    return true;
+  }
+  bool key(string_t& name) override {
+    if (!keys_.back().insert(name).second) {
+      input_error("{}: key {} appears twice in one object; remove one of them", file_.string(), shown(name));
+    }
+    return see_value();
+  }
+  bool end_object() override {
+    keys_.pop_back();
+    --depth_;
+    return true;
+  }
+  bool start_array(std::size_t) override {
+    enter();
+    return true;
+  }
+  bool end_array() override {
+    --depth_;
+    return true;
+  }
+  /// The parser will say it again.
+  bool parse_error(std::size_t, const std::string&, const json::exception&) override { return false; }
+
+ private:
+  void enter() {
+    see_value();
+    if (++depth_ > kMaxDepth) {
       input_error("{}: JSON nested deeper than {} levels; this is not a file of a model, download it again",
                   file_.string(), kMaxDepth);
     }
-    if (event == json::parse_event_t::object_start) {
-      keys_.emplace_back();
-    } else if (event == json::parse_event_t::object_end) {
-      keys_.pop_back();
-    } else if (event == json::parse_event_t::key) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      if (!keys_.back().insert(key).second) {
-        input_error("{}: key {} appears twice in one object; remove one of them", file_.string(), shown(key));
-      }
+  }
+  bool see_value() {
+    if (++values_ > kMostValues) {
+      input_error("{}: expected JSON of at most {} keys and values, found more; this is not a file of a model",
+                  file_.string(), kMostValues);
     }
+    return true;
   }
 
- private:
   const std::filesystem::path& file_;
   std::vector<std::set<std::string>> keys_;
+  int depth_ = 0;
+  std::size_t values_ = 0;
 };
 
 }  // namespace
@@ -55,10 +93,8 @@ json parse_json_object(std::string_view text, const std::filesystem::path& file,
   StrictChecks checks(file);
   json root;
   try {
-    root = json::parse(text.begin(), text.end(), [&](int depth, json::parse_event_t event, json& parsed) {
-      checks.see(depth, event, parsed);
-      return true;
-    });
+    json::sax_parse(text.begin(), text.end(), &checks);
+    root = json::parse(text.begin(), text.end());
   } catch (const json::parse_error& error) {
     // Bytes are counted from 1 there; an end that comes too soon is one past the last.
     input_error("{}: expected JSON, found {} at byte {} of {}; {}", file.string(),

@@ -8,8 +8,8 @@
 namespace memlane {
 
 /// Parses text that came from outside and must be one JSON object. Throws InputError, naming `file`, if it is not valid
-/// JSON, is no object, has a key twice in one object (readers differ in which one they take), or nests deeper than any
-/// real file does. advice: what the user can do about it.
+/// JSON, is no object, has a key twice in one object (readers differ in which one they take), nests deeper than any
+/// real file does, or has more than a million keys and values. advice: what the user can do about it.
 nlohmann::json parse_json_object(std::string_view text, const std::filesystem::path& file,
                                  std::string_view advice = "download the file again");
 

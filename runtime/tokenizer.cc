@@ -9,6 +9,7 @@
 #include "kernels/error.h"
 #include "memory/hash.h"
 #include "memory/mapped_file.h"
+#include "runtime/model_folder.h"
 #include "runtime/tokenizer_model.h"
 #include "runtime/utf8.h"
 
@@ -16,6 +17,7 @@ namespace memlane {
 
 namespace {
 
+constexpr std::size_t kLargestFile = std::size_t{64} << 20;  // bytes; the largest known have 5 million
 constexpr std::string_view kSpaceSymbol = "\xe2\x96\x81";    // U+2581
 constexpr std::string_view kUnknownText = " \xe2\x81\x87 ";  // what SentencePiece shows for <unk>
 
@@ -151,7 +153,7 @@ Tokenizer::~Tokenizer() = default;
 
 Tokenizer Tokenizer::open(const std::filesystem::path& model_dir) {
   auto state = std::make_unique<State>();
-  state->file = model_dir / "tokenizer.model";
+  state->file = file_of_model(model_dir, "tokenizer.model");
   std::error_code ignored;
   if (!std::filesystem::exists(state->file, ignored)) {
     const bool has_json = std::filesystem::exists(model_dir / "tokenizer.json", ignored);
@@ -160,6 +162,10 @@ Tokenizer Tokenizer::open(const std::filesystem::path& model_dir) {
                          : "none; add the model's tokenizer.model");
   }
   const MappedFile mapped(state->file, "tokenizer");
+  if (mapped.bytes().size() > kLargestFile) {
+    input_error("{}: expected a tokenizer of at most {} bytes, found {}; download the file again", state->file.string(),
+                kLargestFile, mapped.bytes().size());
+  }
   const TokenizerModel model = parse_tokenizer_model(mapped.text(), state->file);
   const auto status = state->processor.LoadFromSerializedProto(mapped.text());
   if (!status.ok() || static_cast<std::size_t>(state->processor.GetPieceSize()) != model.pieces.size()) {

@@ -16,7 +16,8 @@ namespace memlane {
 
 namespace {
 
-constexpr std::size_t kMaxPieces = std::size_t{1} << 24;
+// Four times the largest vocabularies: a small file must not become gigabytes of pieces, here and in SentencePiece.
+constexpr std::size_t kMaxPieces = std::size_t{1} << 20;
 constexpr std::size_t kMaxPieceBytes = 4096;
 
 /// One field of a protocol buffer message.

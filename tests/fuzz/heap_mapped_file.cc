@@ -1,0 +1,51 @@
+// Takes the place of memory/mapped_file.cc: a file is read into a piece of the heap that ends with it, so that
+// AddressSanitizer sees every access beyond the end. A mapping ends with its page.
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "kernels/error.h"
+#include "memory/mapped_file.h"
+
+namespace memlane {
+
+MappedFile::MappedFile(const std::filesystem::path& path, std::string_view what) : path_(path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) input_error("{}: cannot open the {}: {}", path.string(), what, std::strerror(errno));
+  struct ::stat status {};
+  const bool regular = ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+  size_ = regular ? static_cast<std::size_t>(status.st_size) : 0;
+  void* bytes = nullptr;
+  // Aligned as the parts of a memory file are; a mapping has the alignment of a page.
+  const bool read = regular && (size_ == 0 || (::posix_memalign(&bytes, 64, size_) == 0 &&
+                                               ::read(fd, bytes, size_) == static_cast<::ssize_t>(size_)));
+  ::close(fd);
+  data_ = static_cast<const std::byte*>(bytes);
+  if (!read) {
+    std::free(bytes);
+    data_ = nullptr;
+    input_error("{}: expected the {} to be a regular file", path.string(), what);
+  }
+}
+
+MappedFile::~MappedFile() {
+  std::free(const_cast<std::byte*>(data_));
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept {
+  *this = std::move(other);
+}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+}  // namespace memlane
