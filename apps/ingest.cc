@@ -200,6 +200,8 @@ void Ingest::finish(const Job& job, const DocumentMemory& memory, const Lookup& 
                     MemoryFileWriter& writer) const {
   if (lookup.kind != Lookup::Kind::faiss || memory.indexed_entries() == 0) return;
   if (memory.indexed_entries() > job.tokens_done) return;  // stopped inside a window, whose entries are not kept
+  const auto& stored = writer.stored().documents();
+  if (*job.stored < stored.size() && stored[*job.stored].indexes.entries_covered == memory.indexed_entries()) return;
   writer.store_indexes(*job.stored, memory.indexed_entries(), memory.save_indexes());
 }
 

@@ -13,6 +13,7 @@
 #include "apps/commands.h"
 #include "apps/output.h"
 #include "kernels/error.h"
+#include "memory/lost_pages.h"
 
 namespace memlane {
 namespace {
@@ -76,6 +77,7 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   using namespace memlane;
   std::signal(SIGXFSZ, SIG_IGN);  // writing past a file size limit is then an error like a full disk
+  report_lost_pages();
   try {
     return run(argc, argv);
   } catch (const InputError& error) {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "kernels/error.h"
+#include "memory/lost_pages.h"
 
 namespace memlane {
 
@@ -29,10 +30,13 @@ MappedFile::MappedFile(const std::filesystem::path& path, std::string_view what)
   ::close(fd);
   if (mapped == MAP_FAILED) input_error("{}: cannot map the {}: {}", path.string(), what, std::strerror(error));
   data_ = static_cast<const std::byte*>(mapped);
+  if (data_ != nullptr) watch_pages(data_, size_, path);
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ == nullptr) return;
+  forget_pages(data_);
+  ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept {

@@ -89,7 +89,7 @@ TEST_F(BadMemory, OfOtherSettingsIsRefused) {
   refuse({"--window", "32"}, {path("m"), "window", "64", "32"});
   refuse({"--mem-dtype", "float32"}, {path("m"), "bfloat16", "float32"});
   refuse({"--compute", "bf16"}, {path("m"), "float32", "bfloat16"});
-  refuse({"--weights", "int8"}, {path("m"), "weights none in the file, int8 asked for"});
+  refuse({"--weights", "int8"}, {path("m"), "weights float32 in the file, int8 asked for"});
   expect_refused(ingest_words("m", {"--index", "exact", path("b.txt")}), {path("m"), "dense", "exact"});
   EXPECT_EQ(run(ask_words("m", "Once", {"--index", "exact"})).exit_code, 0)
       << "a question may look memory up otherwise";

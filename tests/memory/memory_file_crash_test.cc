@@ -229,22 +229,28 @@ TEST_F(MemoryFileKillTest, AdmitsOneWriterUntilItDies) {
   ::close(ready[1]);
 }
 
-TEST_F(MemoryFileKillTest, CanBeReadWhileItIsWritten) {
+TEST_F(MemoryFileKillTest, CanBeReadByManyWhileItIsWritten) {
   MemoryFileWriter::create(path(), header()).begin_document(document("novel", kTokens));
   std::atomic<bool> done = false;
   std::thread writer([&] {
     ingest(path(), {});
     done = true;
   });
-  std::size_t entries = 0;
-  int reads = 0;
-  for (; !done || reads == 0; ++reads) {
-    const MemoryFile memory = MemoryFile::open(path());
-    EXPECT_THAT(contents(memory), testing::Not(HasSubstr("WRONG")));
-    EXPECT_GE(memory.documents().at(0).entries(), entries);
-    entries = memory.documents().at(0).entries();
+  std::vector<std::jthread> readers;
+  for (int reader = 0; reader < 4; ++reader) {
+    readers.emplace_back([&] {
+      std::size_t entries = 0;
+      for (bool last = false; !last;) {
+        last = done;
+        const MemoryFile memory = MemoryFile::open(path());
+        EXPECT_THAT(contents(memory), testing::Not(HasSubstr("WRONG")));
+        EXPECT_GE(memory.documents().at(0).entries(), entries);
+        entries = memory.documents().at(0).entries();
+      }
+    });
   }
   writer.join();
+  readers.clear();
   EXPECT_EQ(MemoryFile::open(path()).documents().at(0).entries(), kTokens);
 }
 

@@ -5,10 +5,10 @@
 //   FAULTY_FOLDER     calls on files below it are counted: 0, 1, 2, ...
 //   FAULTY_FIRST      the first call that is struck, and
 //   FAULTY_LAST       the last one
-//   FAULTY_HOW        fail (with FAULTY_ERRNO); half: a write writes half of its bytes, then all writes fail with
-//   FAULTY_ERRNO;
-//                     kill-before, kill-half, kill-after: SIGKILL before the call, when half of a write is done, or
-//                     right after it
+//   FAULTY_HOW        fail: with FAULTY_ERRNO
+//                     half: a write larger than a sector writes half of its bytes; from then on all writes fail
+//                     kill-before, kill-half, kill-after: SIGKILL before the call, when half of a write is done, after
+//                     it
 //   FAULTY_COUNT_TO   a file for the number of calls, written when the program ends
 //
 // It makes system calls itself instead of looking for the next function of the name, so it needs nothing of what it
@@ -51,6 +51,10 @@ const Settings& settings() {
   static const Settings settings;
   return settings;
 }
+
+/// Disks and the system's page cache take so many bytes whole or not at all; memory files rely on it
+/// (docs/memory-file.md).
+constexpr size_t kSector = 512;
 
 std::atomic<long> calls = 0;
 std::atomic<bool> disk_is_full = false;
@@ -111,14 +115,14 @@ long strike_write(bool counted, size_t size, const Write& write) {
   if (!hit) return write(size);
   if (is("kill-before")) die();
   if (is("kill-half")) {
-    write(size / 2);
+    if (size > kSector) write(size / 2);
     die();
   }
   if (is("kill-after")) {
     write(size);
     die();
   }
-  if (is("half") && size > 1) {
+  if (is("half") && size > kSector) {
     disk_is_full = true;
     return write(size / 2);
   }
