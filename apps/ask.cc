@@ -46,7 +46,7 @@ int ask(AskOptions options) {
   const std::vector<std::uint32_t> asked = options.documents.choose(file);
   options.model.take_from(file);
   CpuExec exec = options.model.make_exec();
-  const Lookup lookup = options.model.lookup();
+  const Lookup lookup = options.model.lookup(entries_of(file, asked), options.generation.json);
   const ModelConfig config = read_model_config(options.model.model);
   const Tokenizer tokenizer = Tokenizer::open(options.model.model);
   require_vocabulary(tokenizer, config, options.model.model);

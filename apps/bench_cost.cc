@@ -46,7 +46,8 @@ double median(std::vector<double> values) {
 /// changes no cost but that of an approximate index.
 nlohmann::json measure(const CostOptions& options, const Method& method, std::size_t length) {
   CpuExec exec = options.model.make_exec();
-  const Lookup lookup = options.model.lookup();
+  const Lookup lookup =
+      options.model.lookup(*std::max_element(options.lengths.begin(), options.lengths.end()), options.quiet);
   const Model model = load_model(exec, options.model.model, options.model.precision(), options.model.device_choice());
   const MethodSettings settings =
       method.settings(model.config, options.model.settings(model.config), length, options.decode);
@@ -122,7 +123,8 @@ int bench_cost(const CostOptions& options) {
   interrupt_flag();
   check_lengths("--lengths", options.lengths);
   const std::vector<Method> methods = parse_methods(options.methods);
-  const Lookup lookup = options.model.lookup();
+  const Lookup lookup =
+      options.model.lookup(*std::max_element(options.lengths.begin(), options.lengths.end()), options.quiet);
   const ModelConfig config = read_model_config(options.model.model);
   const Precision precision = options.model.precision();
   check_cells(options, methods, config, lookup, precision);

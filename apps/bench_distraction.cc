@@ -201,7 +201,8 @@ void DistractionBench::print_table() const {
 
 int DistractionBench::run() {
   interrupt_flag();
-  lookup_ = options_.model.lookup();
+  lookup_ = options_.model.lookup(
+      *std::max_element(options_.documents.begin(), options_.documents.end()) * options_.tokens, options_.quiet);
   const ModelConfig config = read_model_config(options_.model.model);
   settings_ = options_.model.settings(config);
   require_lookup(config, lookup_);

@@ -61,7 +61,7 @@ void require_question_room(const MethodSettings& settings, std::size_t question,
 }
 
 void require_lookup(const ModelConfig& config, const Lookup& lookup) {
-  if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, config.head_dim);
+  if (lookup.has_index()) make_key_index(lookup, config.head_dim);
 }
 
 bool run_cell_safely(const std::string& cell, bool any_finished, const std::function<bool()>& work) {

@@ -311,7 +311,7 @@ void PerplexityBench::print_table() const {
 int PerplexityBench::run() {
   interrupt_flag();
   read_options();
-  lookup_ = options_.model.lookup();
+  lookup_ = options_.model.lookup(*std::max_element(lengths_.begin(), lengths_.end()), options_.quiet);
   const Tokenizer tokenizer = Tokenizer::open(options_.model.model);
   bos_ = tokenizer.bos_id();
   for (const std::string& path : options_.texts) {

@@ -241,7 +241,7 @@ std::vector<Cell> RecallBench::plan(const RecallTrials& trials) const {
 int RecallBench::run() {
   interrupt_flag();
   check();
-  lookup_ = options_.model.lookup();
+  lookup_ = options_.model.lookup(*std::max_element(options_.lengths.begin(), options_.lengths.end()), options_.quiet);
   methods_ = parse_methods(options_.methods);
   const bool with_book = options_.filler == RecallFiller::book && options_.task != RecallTask::keyvalue;
   std::optional<MappedFile> book;

@@ -35,16 +35,16 @@ std::string whole_prompt(const GenerateOptions& options) {
 int generate_text(const GenerateOptions& options) {
   options.generation.sampler.check();
   CpuExec exec = options.model.make_exec();
-  const Lookup lookup = options.model.lookup();
   const ModelConfig config = read_model_config(options.model.model);
   const Tokenizer tokenizer = Tokenizer::open(options.model.model);
   const std::string text = whole_prompt(options);
   const std::vector<std::int32_t> ids = tokenizer.encode(text, true);
 
   require_vocabulary(tokenizer, config, options.model.model);
+  const Lookup lookup = options.model.lookup(ids.size(), options.quiet);
   const MemorySettings settings = options.model.settings(config);
   const Precision precision = options.model.precision();
-  if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, config.head_dim);  // refused before any work
+  if (lookup.has_index()) make_key_index(lookup, config.head_dim);  // refused before any work
   require_room(config, settings, precision, lookup, {ids.size() + options.generation.max_tokens, 0, 0},
                fmt::format("a prompt of {} tokens and {} more", ids.size(), options.generation.max_tokens),
                "use a shorter one, fewer --max-tokens or --mem-layers, or a smaller --window");

@@ -59,6 +59,7 @@ class Ingest {
   void read_documents(const Tokenizer& tokenizer);
   void require_same_settings(const ModelConfig& config, Precision precision, const Tokenizer& tokenizer,
                              const Lookup& lookup) const;
+  Lookup choose_lookup() const;
   Plan make_plan(CpuExec& exec, const ModelConfig& config, Precision precision, const EntryShape& shape,
                  const Lookup& lookup) const;
   void print_plan(const Plan& plan) const;
@@ -145,6 +146,18 @@ void Ingest::require_same_settings(const ModelConfig& config, Precision precisio
   require_same_meaning(file, memory_header(model, tokenizer.fingerprint(), settings_, lookup));
 }
 
+/// An automatic lookup is what the file has, or what suits the largest document: each attends to its own memory.
+Lookup Ingest::choose_lookup() const {
+  if (writer_ && options_.model.lookup().kind == Lookup::Kind::automatic) {
+    Lookup of_file = Lookup::named(writer_->stored().header().lookup);
+    if (writer_->stored().header().top_k > 0) of_file.top_k = writer_->stored().header().top_k;
+    return of_file;
+  }
+  std::size_t most = 0;
+  for (const Job& job : jobs_) most = std::max(most, job.document.ids.size());
+  return options_.model.lookup(most, options_.quiet);
+}
+
 Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, Precision precision, const EntryShape& shape,
                        const Lookup& lookup) const {
   Plan plan;
@@ -198,7 +211,7 @@ void Ingest::print_plan(const Plan& plan) const {
 
 void Ingest::finish(const Job& job, const DocumentMemory& memory, const Lookup& lookup,
                     MemoryFileWriter& writer) const {
-  if (lookup.kind != Lookup::Kind::faiss || memory.indexed_entries() == 0) return;
+  if (!lookup.has_index() || memory.indexed_entries() == 0) return;
   if (memory.indexed_entries() > job.tokens_done) return;  // stopped inside a window, whose entries are not kept
   const auto& stored = writer.stored().documents();
   if (*job.stored < stored.size() && stored[*job.stored].indexes.entries_covered == memory.indexed_entries()) return;
@@ -299,7 +312,7 @@ int Ingest::run() {
     options_.model.take_from(writer_->stored());
   }
   CpuExec exec = options_.model.make_exec();
-  const Lookup lookup = options_.model.lookup();
+  const Lookup asked_lookup = options_.model.lookup();
   const ModelConfig config = read_model_config(options_.model.model);
   settings_ = options_.model.settings(config);
   if (settings_.mem_layers.empty()) {
@@ -315,12 +328,13 @@ int Ingest::run() {
         settings_.overlap > 0 ? "--overlap" : "--sliding-window");
   }
   const EntryShape shape = entry_shape(config, settings_);
-  if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, shape.head_dim);  // refused before any work
+  if (asked_lookup.has_index()) make_key_index(asked_lookup, shape.head_dim);  // refused before any work
   const Tokenizer tokenizer = Tokenizer::open(options_.model.model);
   require_vocabulary(tokenizer, config, options_.model.model);
   const Precision precision = options_.model.precision();
-  if (writer_) require_same_settings(config, precision, tokenizer, lookup);
   read_documents(tokenizer);
+  const Lookup lookup = choose_lookup();
+  if (writer_) require_same_settings(config, precision, tokenizer, lookup);
   if (writer_) match_stored(jobs_, writer_->stored());
   require_new_names(jobs_, writer_ ? &writer_->stored() : nullptr);
 

@@ -85,16 +85,16 @@ int write_logits(LogitsOptions options) {
     options.model.take_from(*file);
   }
   CpuExec exec = options.model.make_exec();
-  const Lookup lookup = options.model.lookup();
   const ModelConfig config = read_model_config(options.model.model);
   const std::vector<std::int32_t> ids = prompt_ids(options, config);
+  const Lookup lookup = options.model.lookup(ids.size() + (file ? entries_of(*file, asked) : 0));
   const std::vector<std::int32_t> then_ids =
       options.then_ids ? read_ids(*options.then_ids, config.vocab_size) : std::vector<std::int32_t>();
   if (file && !options.model.last_context_length)
     options.model.last_context_length = std::min(ids.size(), *options.model.window);
   const MemorySettings settings = options.model.settings(config);
   const Precision precision = options.model.precision();
-  if (lookup.kind == Lookup::Kind::faiss) make_key_index(lookup, config.head_dim);  // refused before any work
+  if (lookup.has_index()) make_key_index(lookup, config.head_dim);  // refused before any work
   const std::size_t tokens = ids.size() + then_ids.size();
   const std::size_t vocab = config.vocab_size;
   require_room(config, settings, precision, lookup,

@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "apps/count_option.h"
+#include "memory/list_settings.h"
 #include "runtime/local_settings.h"
 #include "runtime/resources.h"
 #include "runtime/session.h"
@@ -70,9 +71,12 @@ void ModelOptions::add_to(CLI::App& app) {
   app.add_option("--memory-rope", memory_rope, "The same for memory layers (default: as the model's config says)");
   add_local_to(app);
   app.add_option("--index,--lookup", index,
-                 "How memory is looked up: dense (every entry), exact (the best of a full scan), or a FAISS index such "
+                 "How memory is looked up: dense (every entry), exact (the best of a full scan), int8 (the same, "
+                 "scanned in int8), ivf (lists of near keys), auto (by the number of entries), or a FAISS index such "
                  "as Flat, IVF256,Flat or HNSW32 (default: dense)");
-  app.add_option("--index-parameters", index_parameters, "FAISS search parameters, such as nprobe=32 or efSearch=128");
+  app.add_option("--index-parameters", index_parameters,
+                 "Of ivf: chunk, lists, probes, rerank, tail, mass, such as probes=64,tail=on; of int8: chunk, rerank, "
+                 "tail, mass; or FAISS's search parameters, such as nprobe=32 or efSearch=128");
   add_count(app, "--top-k", top_k, "Entries that each query attends to unless the lookup is dense (default: 128)",
             {.least = 1});
   add_count(app, "--threads", threads, "Threads to run on", {.least = 1, .most = 4096});
@@ -186,15 +190,25 @@ Lookup ModelOptions::lookup() const {
   if (index_parameters) result.parameters = *index_parameters;
   if (result.kind == Lookup::Kind::dense && top_k) {
     input_error(
-        "--top-k {}: expected none, since the lookup dense attends to every entry; choose --index exact or a FAISS "
-        "index",
+        "--top-k {}: expected none, since the lookup dense attends to every entry; choose --index exact or another",
         *top_k);
   }
-  if (result.kind != Lookup::Kind::faiss && !result.parameters.empty()) {
-    input_error("--index-parameters {}: expected none, since only a FAISS index takes parameters; the lookup is {}",
+  if (result.kind == Lookup::Kind::automatic && !result.parameters.empty()) {
+    input_error("--index-parameters {}: expected none, since --index auto chooses; name an index that takes them",
+                result.parameters);
+  }
+  if (!result.has_index() && !result.parameters.empty()) {
+    input_error("--index-parameters {}: expected none, since only an index takes parameters; the lookup is {}",
                 result.parameters, result.name());
   }
+  if (result.has_lists()) ListSettings::of(result);  // refused before any work
   return result;
+}
+
+Lookup ModelOptions::lookup(std::size_t entries, bool quiet) const {
+  const LookupChoice choice = resolve(lookup(), entries);
+  if (!choice.reason.empty() && !quiet) fmt::print(stderr, "lookup {}: {}\n", choice.lookup.name(), choice.reason);
+  return choice.lookup;
 }
 
 Precision ModelOptions::precision() const {

@@ -39,7 +39,10 @@ struct ModelOptions {
   CpuExec make_exec() const;
   /// Throws InputError if the options, or the memory file that they come from, do not fit the model.
   MemorySettings settings(const ModelConfig& config) const;
+  /// As it was asked for: it may be automatic.
   Lookup lookup() const;
+  /// For a memory of so many entries; an automatic one says why on standard error, unless quiet.
+  Lookup lookup(std::size_t entries, bool quiet = false) const;
   /// What was given, else what the checkpoint is in.
   Precision precision() const;
   DeviceChoice device_choice() const { return device_named(device); }

@@ -1,12 +1,13 @@
 #include "memory/document_memory.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace memlane {
 
 DocumentMemory::DocumentMemory(EntryShape shape, Lookup lookup)
     : shape_(std::move(shape)), lookup_(std::move(lookup)), blocks_(shape_.layers.size() * shape_.kv_heads) {
-  if (lookup_.kind != Lookup::Kind::faiss) return;
+  if (!lookup_.has_index()) return;
   for (std::size_t i = 0; i < shape_.layers.size() * shape_.kv_heads; ++i) {
     indexes_.push_back(make_key_index(lookup_, shape_.head_dim));
   }
@@ -40,6 +41,23 @@ Buffer<float> DocumentMemory::keys_of(std::size_t layer_slot, std::size_t kv_hea
   return keys;
 }
 
+Buffer<float> DocumentMemory::values_of(std::size_t layer_slot, std::size_t kv_head, std::size_t first_entry) const {
+  Buffer<float> values((entries_ - first_entry) * shape_.head_dim);
+  float* out = values.data();
+  std::size_t segment_begin = 0;
+  for (const Segment& segment : segments_) {
+    const EntryBlock block = segment.block(layer_slot, kv_head);
+    const std::size_t first = std::min(segment.count(), first_entry > segment_begin ? first_entry - segment_begin : 0);
+    with_type(block.dtype, [&](auto type) {
+      const auto* rows = static_cast<const decltype(type)*>(block.values);
+      for (std::size_t i = first * shape_.head_dim; i < segment.count() * shape_.head_dim; ++i)
+        *out++ = to_float(rows[i]);
+    });
+    segment_begin += segment.count();
+  }
+  return values;
+}
+
 void DocumentMemory::update_indexes(CpuExec& exec) {
   if (indexes_.empty() || indexed_entries_ == entries_) return;
   if (indexes_.front()->training_size() > entries_) return;
@@ -48,9 +66,18 @@ void DocumentMemory::update_indexes(CpuExec& exec) {
     const Buffer<float> keys = keys_of(item / shape_.kv_heads, item % shape_.kv_heads, indexed_entries_);
     const auto rows = keys.view<2>({entries_ - indexed_entries_, shape_.head_dim});
     if (index.training_size() > 0) index.train(rows);
-    index.add(rows);
+    Buffer<float> values;
+    if (index.takes_values()) values = values_of(item / shape_.kv_heads, item % shape_.kv_heads, indexed_entries_);
+    index.add(exec.micro(), rows,
+              index.takes_values() ? View<const float, 2>(values.data(), rows.extents()) : View<const float, 2>());
   });
   indexed_entries_ = entries_;
+}
+
+std::size_t DocumentMemory::index_bytes() const {
+  std::size_t sum = 0;
+  for (const auto& index : indexes_) sum += index->bytes();
+  return sum;
 }
 
 std::vector<std::vector<std::byte>> DocumentMemory::save_indexes() const {

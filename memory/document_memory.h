@@ -12,7 +12,7 @@
 
 namespace memlane {
 
-/// The memory of one document: its segments in order and, for a FAISS lookup, one index per memory layer and key/value
+/// The memory of one document: its segments in order and, for a lookup with indexes, one per memory layer and key/value
 /// head.
 class DocumentMemory {
  public:
@@ -36,25 +36,29 @@ class DocumentMemory {
     return blocks_[layer_slot * shape_.kv_heads + kv_head];
   }
 
-  /// The index of a layer and head if it holds every entry, else null (no FAISS lookup, or not enough keys to train it
-  /// yet).
+  /// The index of a layer and head if it holds every entry, else null (a lookup without indexes, or not enough keys to
+  /// train it yet).
   const KeyIndex* index(std::size_t layer_slot, std::size_t kv_head) const;
 
   /// Entries that the indexes hold (all hold the same), and their bytes, layer-major; empty while they hold none.
   std::size_t indexed_entries() const { return indexed_entries_; }
   std::vector<std::vector<std::byte>> save_indexes() const;
-  /// Takes over saved indexes that cover the first `entries_covered` entries. Throws InputError if they do not fit.
+  /// Bytes that lists take.
+  std::size_t index_bytes() const;
+  /// Takes over saved indexes that cover the first `entries_covered` entries. Throws InputError if they do not fit. The
+  /// bytes must outlive this.
   void load_indexes(std::span<const std::span<const std::byte>> saved, std::size_t entries_covered);
 
  private:
   Buffer<float> keys_of(std::size_t layer_slot, std::size_t kv_head, std::size_t first_entry) const;
+  Buffer<float> values_of(std::size_t layer_slot, std::size_t kv_head, std::size_t first_entry) const;
 
   EntryShape shape_;
   Lookup lookup_;
   std::vector<Segment> segments_;
   std::size_t entries_ = 0;
   std::vector<std::vector<EntryBlock>> blocks_;     // [layers * kv_heads], each [segments]
-  std::vector<std::unique_ptr<KeyIndex>> indexes_;  // [layers * kv_heads] for a FAISS lookup, else empty
+  std::vector<std::unique_ptr<KeyIndex>> indexes_;  // [layers * kv_heads], or none
   std::size_t indexed_entries_ = 0;
 };
 

@@ -1,4 +1,6 @@
 // The only file that knows FAISS.
+#include "memory/faiss_index.h"
+
 #include <faiss/AutoTune.h>
 #include <faiss/IVFlib.h>
 #include <faiss/IndexFlat.h>
@@ -20,7 +22,6 @@
 #include <cstring>
 
 #include "kernels/error.h"
-#include "memory/key_index.h"
 
 extern "C" void openblas_set_num_threads(int threads);
 
@@ -129,7 +130,7 @@ class FaissIndex : public KeyIndex {
     translated("train", [&] { index_->train(static_cast<faiss::Index::idx_t>(keys.extent(0)), keys.data()); });
   }
 
-  void add(View<const float, 2> keys) override {
+  void add(const MicroKernels&, View<const float, 2> keys, View<const float, 2>) override {
     use_one_thread();
     translated("add keys", [&] { index_->add(static_cast<faiss::Index::idx_t>(keys.extent(0)), keys.data()); });
   }
@@ -176,13 +177,14 @@ class FaissIndex : public KeyIndex {
 
 }  // namespace
 
-std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_dim) {
+std::unique_ptr<KeyIndex> make_faiss_index(const Lookup& lookup, std::size_t head_dim) {
   std::unique_ptr<faiss::Index> index;
   try {
     index.reset(faiss::index_factory(static_cast<int>(head_dim), lookup.factory.c_str(), faiss::METRIC_INNER_PRODUCT));
   } catch (const std::exception& error) {
     input_error(
-        "index '{}': not dense, not exact, and FAISS rejects it for keys of {} dimensions ({}); use for example Flat, "
+        "index '{}': not dense, exact, int8, ivf or auto, and FAISS rejects it for keys of {} dimensions ({}); use for "
+        "example Flat, "
         "IVF256,Flat or HNSW32",
         lookup.factory, head_dim, reason(error));
   }
@@ -195,7 +197,8 @@ std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_
   return std::make_unique<FaissIndex>(std::move(index), lookup);
 }
 
-std::unique_ptr<KeyIndex> load_key_index(const Lookup& lookup, std::size_t head_dim, std::span<const std::byte> bytes) {
+std::unique_ptr<KeyIndex> load_faiss_index(const Lookup& lookup, std::size_t head_dim,
+                                           std::span<const std::byte> bytes) {
   faiss::VectorIOReader reader;
   reader.data.resize(bytes.size());
   if (!bytes.empty()) std::memcpy(reader.data.data(), bytes.data(), bytes.size());

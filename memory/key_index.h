@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "kernels/array.h"
+#include "kernels/exec.h"
+#include "kernels/key_lists.h"
 #include "memory/lookup.h"
 
 namespace memlane {
@@ -23,21 +25,33 @@ class KeyIndex {
   virtual std::size_t training_size() const = 0;
   /// Trains on keys [n, head_dim], n >= training_size().
   virtual void train(View<const float, 2> keys) = 0;
-  /// Adds keys [n, head_dim]; they get the next ids, from 0.
-  virtual void add(View<const float, 2> keys) = 0;
+  /// Whether add() wants values.
+  virtual bool takes_values() const { return false; }
+  /// Adds keys [n, head_dim]; they get the next ids, from 0. values: the same shape, or empty.
+  virtual void add(const MicroKernels& micro, View<const float, 2> keys, View<const float, 2> values) = 0;
   /// Keys held.
   virtual std::size_t size() const = 0;
-  /// Proposes up to k entries for each query, -1 for none. queries: [n, head_dim], ids: [n, k].
+  /// Proposes up to k entries for each query, -1 for none. queries: [n, head_dim], ids: [n, k]. Not for indexes of
+  /// lists: those of all documents are searched together, by search_lists().
   virtual void search(View<const float, 2> queries, View<std::int64_t, 2> ids) const = 0;
+  /// The lists of an index that is made of them, in order of their entries; first_entry is 0 in all. Valid until the
+  /// next add().
+  virtual std::span<const ListChunk> chunks() const { return {}; }
+  /// Bytes that it takes.
+  virtual std::size_t bytes() const { return 0; }
   /// The whole index as bytes that load_key_index() reads.
   virtual std::vector<std::byte> save() const = 0;
 };
 
-/// A new FAISS index for inner products. Throws InputError, quoting FAISS, for a factory string or parameters it
-/// rejects.
+/// A new index for inner products. Throws InputError, quoting FAISS where it is one of its, for a factory string or
+/// parameters that are rejected.
 std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_dim);
 
-/// A saved index, with the search-time parameters of `lookup`. Throws InputError if the bytes are no such index.
+/// A saved index, with the search-time parameters of `lookup`. Throws InputError if the bytes are no such index. They
+/// must outlive it: lists are used where they lie.
 std::unique_ptr<KeyIndex> load_key_index(const Lookup& lookup, std::size_t head_dim, std::span<const std::byte> bytes);
+
+/// Whether saved bytes are an index that `lookup` can use.
+bool is_index_of(const Lookup& lookup, std::span<const std::byte> bytes);
 
 }  // namespace memlane

@@ -21,6 +21,10 @@ AttentionPartial slice(const AttentionPartial& partial, std::size_t begin, std::
 
 }  // namespace
 
+Memory::Memory(EntryShape shape, Lookup lookup) : shape_(std::move(shape)), lookup_(std::move(lookup)) {
+  if (lookup_.has_lists()) lists_ = ListSettings::of(lookup_);
+}
+
 void Memory::add(const DocumentMemory& document) {
   MEMLANE_EXPECTS(document.shape() == shape_);
   documents_.push_back(&document);
@@ -48,15 +52,21 @@ View<const EntryBlock, 2> Memory::join(std::span<const DocumentMemory* const> do
 void Memory::attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
                     AttentionPartial out) {
   MEMLANE_EXPECTS(!empty() && !queries.empty());
+  if (observer_) observer_(layer_slot, queries, scale);
   const View<const EntryBlock, 2> all = join(documents_, layer_slot, joined_);
   if (lookup_.kind == Lookup::Kind::dense) {
     return memlane::attend(exec, queries, all, scale, Visibility::all(), out);
   }
   const std::size_t piece = tokens_at_once(queries.extent(1));
+  const bool estimates = lookup_.has_lists() && lists_.tail;
   for (std::size_t begin = 0; begin < queries.extent(0); begin += piece) {
     const std::size_t end = std::min(queries.extent(0), begin + piece);
-    const Selected selected = select(exec, layer_slot, queries.slice(begin, end), all);
-    attend_selected(exec, queries.slice(begin, end), all, selected.ids, selected.scores, scale, slice(out, begin, end));
+    const View<const float, 3> of_piece = queries.slice(begin, end);
+    AttentionPartial tail;
+    if (estimates) tail = tail_.get(end - begin, queries.extent(1), queries.extent(2));
+    const Selected selected = select(exec, layer_slot, of_piece, scale, all, estimates ? &tail : nullptr);
+    attend_selected(exec, of_piece, all, selected.ids, selected.scores, scale, slice(out, begin, end));
+    if (estimates) merge(exec, slice(out, begin, end), tail);
   }
 }
 
@@ -70,7 +80,7 @@ void Memory::add_weights(CpuExec& exec, std::size_t layer_slot, View<const float
   const std::size_t piece = tokens_at_once(queries.extent(1));
   for (std::size_t begin = 0; begin < queries.extent(0); begin += piece) {
     const std::size_t end = std::min(queries.extent(0), begin + piece);
-    const Selected selected = select(exec, layer_slot, queries.slice(begin, end), all);
+    const Selected selected = select(exec, layer_slot, queries.slice(begin, end), scale, all, nullptr);
     add_selected_weights(selected.ids, selected.scores, scale, max.slice(begin, end), weight.slice(begin, end), factor,
                          sums);
   }
@@ -83,9 +93,13 @@ std::size_t Memory::tokens_at_once(std::size_t heads) const {
   return std::max<std::size_t>(1, kProposalBytes / bytes_per_token);
 }
 
-/// The entries that each query attends to. Valid until the next call.
-Memory::Selected Memory::select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries,
-                                View<const EntryBlock, 2> all) {
+Memory::Selected Memory::select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale) {
+  return select(exec, layer_slot, queries, scale, join(documents_, layer_slot, joined_), nullptr);
+}
+
+/// tail: for what is not selected; null for no estimate of it.
+Memory::Selected Memory::select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
+                                View<const EntryBlock, 2> all, const AttentionPartial* tail) {
   const StageScope stage(exec.stage_clock(), Stage::search);
   const std::size_t tokens = queries.extent(0);
   const std::size_t heads = queries.extent(1);
@@ -94,34 +108,70 @@ Memory::Selected Memory::select(CpuExec& exec, std::size_t layer_slot, View<cons
   scores_.reserve_discarding(tokens * heads * k);
   const auto ids = ids_.view<3>({tokens, heads, k});
   const auto scores = scores_.view<3>({tokens, heads, k});
-
   if (lookup_.kind == Lookup::Kind::exact) {
     top_k_scan(exec, queries, all, ids, scores);
+  } else if (lookup_.has_lists()) {
+    search(exec, layer_slot, queries, scale, all, ids, scores, tail);
   } else {
-    // Each document's index (or a scan of a document whose index waits for keys) proposes; the best of all proposals
-    // are kept.
-    const std::size_t n = documents_.size() * k;
-    proposed_ids_.reserve_discarding(tokens * heads * n);
-    proposed_scores_.reserve_discarding(tokens * heads * n);
-    Buffer<std::int64_t> document_ids(tokens * heads * k);
-    Buffer<float> document_scores(tokens * heads * k);
-    std::int64_t base = 0;
-    for (std::size_t d = 0; d < documents_.size(); ++d) {
-      propose(exec, *documents_[d], layer_slot, queries, document_ids.view<3>({tokens, heads, k}),
-              document_scores.view<3>({tokens, heads, k}));
-      for (std::size_t pair = 0; pair < tokens * heads; ++pair) {
-        for (std::size_t i = 0; i < k; ++i) {
-          const std::int64_t id = document_ids.data()[pair * k + i];
-          proposed_ids_.data()[pair * n + d * k + i] = id < 0 ? -1 : base + id;
-          proposed_scores_.data()[pair * n + d * k + i] = document_scores.data()[pair * k + i];
-        }
-      }
-      base += static_cast<std::int64_t>(documents_[d]->entries());
-    }
-    select_best(exec, proposed_ids_.view<3>({tokens, heads, n}), proposed_scores_.view<3>({tokens, heads, n}), ids,
-                scores);
+    propose_all(exec, layer_slot, queries, ids, scores);
   }
   return {ids, scores};
+}
+
+/// Searches the lists of all documents together.
+void Memory::search(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
+                    View<const EntryBlock, 2> all, View<std::int64_t, 3> ids, View<float, 3> scores,
+                    const AttentionPartial* tail) {
+  chunks_.clear();
+  for (std::size_t head = 0; head < shape_.kv_heads; ++head) {
+    std::size_t first = 0;
+    for (const DocumentMemory* document : documents_) {
+      if (document->entries() == 0) continue;
+      const KeyIndex* index = document->index(layer_slot, head);
+      MEMLANE_EXPECTS(index != nullptr);
+      for (ListChunk chunk : index->chunks()) {
+        chunk.first_entry = static_cast<std::uint32_t>(first);
+        chunks_.push_back(chunk);
+      }
+      first += document->entries();
+    }
+  }
+  const ListSearch how = {.probes = lists_.probes,
+                          .candidates = lookup_.top_k * lists_.rerank,
+                          .mass = lists_.mass,
+                          .scale = scale,
+                          .count = count_};
+  search_lists(exec, queries, all, {chunks_.data(), {shape_.kv_heads, chunks_.size() / shape_.kv_heads}}, how, ids,
+               scores, tail);
+}
+
+/// Each document's index (or a scan of a document whose index waits for keys) proposes; the best of all proposals are
+/// kept.
+void Memory::propose_all(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, View<std::int64_t, 3> ids,
+                         View<float, 3> scores) {
+  const std::size_t tokens = queries.extent(0);
+  const std::size_t heads = queries.extent(1);
+  const std::size_t k = ids.extent(2);
+  const std::size_t n = documents_.size() * k;
+  proposed_ids_.reserve_discarding(tokens * heads * n);
+  proposed_scores_.reserve_discarding(tokens * heads * n);
+  Buffer<std::int64_t> document_ids(tokens * heads * k);
+  Buffer<float> document_scores(tokens * heads * k);
+  std::int64_t base = 0;
+  for (std::size_t d = 0; d < documents_.size(); ++d) {
+    propose(exec, *documents_[d], layer_slot, queries, document_ids.view<3>({tokens, heads, k}),
+            document_scores.view<3>({tokens, heads, k}));
+    for (std::size_t pair = 0; pair < tokens * heads; ++pair) {
+      for (std::size_t i = 0; i < k; ++i) {
+        const std::int64_t id = document_ids.data()[pair * k + i];
+        proposed_ids_.data()[pair * n + d * k + i] = id < 0 ? -1 : base + id;
+        proposed_scores_.data()[pair * n + d * k + i] = document_scores.data()[pair * k + i];
+      }
+    }
+    base += static_cast<std::int64_t>(documents_[d]->entries());
+  }
+  select_best(exec, proposed_ids_.view<3>({tokens, heads, n}), proposed_scores_.view<3>({tokens, heads, n}), ids,
+              scores);
 }
 
 void Memory::propose(CpuExec& exec, const DocumentMemory& document, std::size_t layer_slot,

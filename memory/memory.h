@@ -2,12 +2,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
 #include "kernels/attention.h"
 #include "kernels/exec.h"
+#include "kernels/key_lists.h"
 #include "memory/document_memory.h"
+#include "memory/list_settings.h"
 
 namespace memlane {
 
@@ -15,7 +18,8 @@ namespace memlane {
 /// documents.
 class Memory {
  public:
-  Memory(EntryShape shape, Lookup lookup) : shape_(std::move(shape)), lookup_(std::move(lookup)) {}
+  /// Throws InputError for a lookup whose parameters are rejected.
+  Memory(EntryShape shape, Lookup lookup);
 
   /// Adds a document of the same entry shape. It must outlive this; what it gains later is seen too.
   void add(const DocumentMemory& document);
@@ -30,6 +34,20 @@ class Memory {
   /// empty.
   void attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale, AttentionPartial out);
 
+  /// Chosen entries as attend_selected takes them.
+  struct Selected {
+    View<const std::int64_t, 3> ids;
+    View<const float, 3> scores;
+  };
+  /// The entries that each query attends to, if the lookup is not dense. Valid until the next call.
+  Selected select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale);
+
+  /// Where lists are searched, what the searches looked at is counted here from now on; null for nowhere.
+  void set_count(SearchCount* count) { count_ = count; }
+  /// Called with the layer, the queries and the scale of each call of attend() before it attends; for measuring.
+  using Observer = std::function<void(std::size_t layer_slot, View<const float, 3> queries, float scale)>;
+  void set_observer(Observer observer) { observer_ = std::move(observer); }
+
   /// Adds what each entry weighs in a softmax that this memory is a part of, times `factor`: kernels/entry_weights.h.
   /// By the lookup: entries that a query does not attend to weigh nothing for it. max, weight: [tokens, heads], of the
   /// whole softmax. sums: [entries()], entries numbered through the documents in the order in which these were added.
@@ -37,23 +55,29 @@ class Memory {
                    View<const float, 2> max, View<const float, 2> weight, double factor, std::span<double> sums);
 
  private:
-  /// Chosen entries as attend_selected takes them.
-  struct Selected {
-    View<const std::int64_t, 3> ids;
-    View<const float, 3> scores;
-  };
   static View<const EntryBlock, 2> join(std::span<const DocumentMemory* const> documents, std::size_t layer_slot,
                                         std::vector<EntryBlock>& storage);
   std::size_t tokens_at_once(std::size_t heads) const;
-  Selected select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, View<const EntryBlock, 2> all);
+  Selected select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
+                  View<const EntryBlock, 2> all, const AttentionPartial* tail);
+  void search(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
+              View<const EntryBlock, 2> all, View<std::int64_t, 3> ids, View<float, 3> scores,
+              const AttentionPartial* tail);
+  void propose_all(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, View<std::int64_t, 3> ids,
+                   View<float, 3> scores);
   void propose(CpuExec& exec, const DocumentMemory& document, std::size_t layer_slot, View<const float, 3> queries,
                View<std::int64_t, 3> ids, View<float, 3> scores);
 
   EntryShape shape_;
   Lookup lookup_;
+  ListSettings lists_;  // of a lookup that has lists
   std::vector<const DocumentMemory*> documents_;
+  SearchCount* count_ = nullptr;
+  Observer observer_;
   // The blocks of all documents, or of one, as [kv_heads, blocks]: made for each call, which reads every block anyway.
   std::vector<EntryBlock> joined_, of_document_;
+  std::vector<ListChunk> chunks_;  // [kv_heads, chunks], the same
+  PartialBuffer tail_;
   Buffer<std::int64_t> ids_;
   Buffer<float> scores_;
   Buffer<std::int64_t> proposed_ids_;

@@ -98,7 +98,7 @@ double bytes_read_per_token(const ModelConfig& config, const MemorySettings& set
   const double local = 2 * vector * count(size_of(precision.compute)) *
                        count(in_plain * (config.num_layers - memory_layers) + in_memory * memory_layers);
   const std::size_t best = std::min(lookup.top_k, reads.memory_entries);
-  const bool all_keys = lookup.kind != Lookup::Kind::faiss;
+  const bool all_keys = !lookup.has_index();
   const bool all_values = lookup.kind == Lookup::Kind::dense;
   // Each head chooses entries of its own.
   const double chosen = count(best * config.num_heads / config.num_kv_heads);

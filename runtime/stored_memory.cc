@@ -1,6 +1,7 @@
 #include "runtime/stored_memory.h"
 
 #include "memory/hash.h"
+#include "memory/list_index.h"
 #include "runtime/local_settings.h"
 #include "runtime/session.h"
 
@@ -82,8 +83,9 @@ void require_same_meaning(const MemoryFile& file, const MemoryFileHeader& asked_
 DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document,
                              const Lookup& lookup) {
   DocumentMemory memory(file.header().shape, lookup);
-  const bool own_index = lookup.kind == Lookup::Kind::faiss && lookup.factory == file.header().lookup;
-  bool has_index = own_index && !document.indexes.blobs.empty();
+  const bool own_index = lookup.has_index() && lookup.name() == file.header().lookup;
+  bool has_index = lookup.has_index() && !document.indexes.blobs.empty() &&
+                   is_index_of(lookup, document.indexes.blobs.front()) && (own_index || lookup.has_lists());
   for (const StoredWindow& window : document.windows) {
     memory.append(Segment(file.header().shape, window.count, window.entries));
     if (has_index && memory.entries() < document.indexes.entries_covered) continue;
@@ -109,7 +111,9 @@ std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const
 }
 
 std::size_t index_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t entries) {
-  if (lookup.kind != Lookup::Kind::faiss) return 0;
+  const std::size_t indexes = shape.layers.size() * shape.kv_heads;
+  if (!lookup.has_index()) return 0;
+  if (lookup.has_lists()) return indexes * ListIndex::bytes_for(ListSettings::of(lookup), shape.head_dim, entries);
   return entries * shape.layers.size() * shape.kv_heads * (shape.head_dim * sizeof(float) + sizeof(std::int64_t));
 }
 

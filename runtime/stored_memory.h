@@ -35,7 +35,7 @@ DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const Stored
 std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const MemoryFile& file,
                                                             std::span<const std::uint32_t> ids, const Lookup& lookup);
 
-/// Bytes of key indexes over so many entries: what a FAISS index with full keys takes; 0 for other lookups.
+/// Bytes of key indexes over so many entries, for FAISS what one with full keys takes; 0 for lookups without.
 std::size_t index_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t entries);
 
 }  // namespace memlane

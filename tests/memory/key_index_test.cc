@@ -30,7 +30,7 @@ class Keys {
   std::unique_ptr<KeyIndex> indexed(const Lookup& lookup) const {
     auto index = make_key_index(lookup, kHeadDim);
     if (index->training_size() > 0) index->train(all());
-    index->add(all());
+    index->add(micro_kernels(detect_instruction_set()), all(), {});
     return index;
   }
 

@@ -84,14 +84,14 @@ TEST(MemoryLookup, DenseAttendsToEveryEntryOfEveryDocument) {
 }
 
 TEST(MemoryLookup, DocumentsWithoutEntriesChangeNothing) {
-  for (const char* name : {"dense", "exact", "Flat"}) {
+  for (const char* name : {"dense", "exact", "Flat", "int8"}) {
     Library library(lookup_of(name, 20), {{}, {50, 9}, {}});
     EXPECT_LE(library.error(library.attend({0, 1, 2}), std::string(name) == "dense" ? kAll : 20), 2e-6) << name;
   }
 }
 
 TEST(MemoryLookup, OrderOfDocumentsDoesNotMatter) {
-  for (const char* name : {"dense", "exact", "Flat"}) {
+  for (const char* name : {"dense", "exact", "Flat", "int8", "ivf"}) {
     Library library(lookup_of(name, 12), {{70, 3}, {40}, {130, 20}});
     const std::vector<float> in_order = library.attend({0, 1, 2}), reversed = library.attend({2, 0, 1});
     for (std::size_t i = 0; i < in_order.size(); ++i) EXPECT_NEAR(in_order[i], reversed[i], 2e-6) << name;
@@ -131,7 +131,7 @@ TEST(MemoryLookup, ExactTopKEqualsTheReferenceTopK) {
 }
 
 TEST(MemoryLookup, TopKOfAtLeastTheMemoryEqualsDense) {
-  for (const char* name : {"exact", "Flat"}) {
+  for (const char* name : {"exact", "Flat", "int8", "ivf"}) {
     for (const std::size_t k : {162, 163, 5000}) {
       Library top(lookup_of(name, k), {{70, 3, 64}, {25}}), dense(lookup_of("dense", 1), {{70, 3, 64}, {25}});
       const std::vector<float> found = top.attend({0, 1}), expected = dense.attend({0, 1});
@@ -157,12 +157,41 @@ TEST(MemoryLookup, IndexThatNeedsTrainingIsExactUntilItHasItsKeys) {
 }
 
 TEST(MemoryLookup, ResultsDoNotDependOnThreads) {
-  for (const char* name : {"dense", "exact", "Flat", "HNSW8"}) {
+  for (const char* name : {"dense", "exact", "Flat", "HNSW8", "int8", "ivf"}) {
     Library library(lookup_of(name, 11), {{70, 3, 64}, {25}});
     const std::vector<float> expected = library.attend({0, 1}, 1);
     for (const std::size_t threads : {2, 3, 5})
       EXPECT_EQ(library.attend({0, 1}, threads), expected) << name << ", " << threads << " threads";
   }
+}
+
+TEST(MemoryLookup, Int8FindsWhatTheExactScanFindsIfEnoughIsScoredAgain) {
+  Library library(lookup_of("int8", 9, "rerank=4,chunk=50"), {{70, 3, 64}, {25}});
+  EXPECT_LE(library.error(library.attend({0, 1}), 9), 3e-6);
+}
+
+TEST(MemoryLookup, ListsFindWhatTheExactScanFindsIfAllAreScanned) {
+  Library library(lookup_of("ivf", 9, "rerank=4,chunk=64,lists=5,probes=1000,tail=off"), {{70, 3, 64}, {25}});
+  EXPECT_LE(library.error(library.attend({0, 1}), 9), 3e-6);
+}
+
+TEST(MemoryLookup, EstimateOfTheRestIsNearerToDenseThanNothing) {
+  const std::vector<std::vector<std::size_t>> windows = {{300, 200}, {180}};
+  Library estimated(lookup_of("ivf", 8, "chunk=128,lists=8,probes=3,tail=on"), windows);
+  Library cut(lookup_of("ivf", 8, "chunk=128,lists=8,probes=3"), windows);
+  const double with = estimated.error(estimated.attend({0, 1}), kAll), without = cut.error(cut.attend({0, 1}), kAll);
+  EXPECT_LT(with, 0.5 * without);
+}
+
+TEST(MemoryLookup, AutomaticIsDenseThenExactThenLists) {
+  const Lookup automatic = lookup_of("auto", 77);
+  EXPECT_EQ(resolve(automatic, 1000).lookup.kind, Lookup::Kind::dense);
+  EXPECT_EQ(resolve(automatic, 200000).lookup.kind, Lookup::Kind::exact);
+  EXPECT_EQ(resolve(automatic, 1000000).lookup.kind, Lookup::Kind::ivf);
+  EXPECT_EQ(resolve(automatic, 1000000).lookup.top_k, 77U);
+  EXPECT_NE(resolve(automatic, 1000000).reason, "");
+  EXPECT_EQ(resolve(lookup_of("exact", 5), 10).lookup.kind, Lookup::Kind::exact);
+  EXPECT_EQ(resolve(lookup_of("exact", 5), 10).reason, "");
 }
 
 TEST(MemoryLookup, SeesWhatADocumentGainsLater) {
@@ -184,7 +213,8 @@ TEST(MemoryLookup, RefusesADocumentOfAnotherShape) {
 }
 
 TEST(MemoryLookup, IsNamedAsOnTheCommandLine) {
-  for (const char* name : {"dense", "exact", "Flat", "IVF256,Flat"}) EXPECT_EQ(Lookup::named(name).name(), name);
+  for (const char* name : {"dense", "exact", "int8", "ivf", "auto", "Flat", "IVF256,Flat"})
+    EXPECT_EQ(Lookup::named(name).name(), name);
   EXPECT_EQ(Lookup::named("IVF256,Flat").kind, Lookup::Kind::faiss);
   EXPECT_EQ(Lookup().kind, Lookup::Kind::dense);
 }

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/attention.h"
+#include "kernels/entries.h"
+#include "kernels/exec.h"
+
+namespace memlane {
+
+/// Keys that lie near one another. Each is rounded to int8 with a scale of its own and lies in panels of 32 keys, laid
+/// out as int8 weights of 32 output rows are (kernels/cpu/quantised_layout.h); places beyond the count are zeros.
+struct KeyList {
+  const std::byte* panels = nullptr;
+  const std::uint32_t* entries = nullptr;  ///< [count]: which entry of its document each key is of
+  std::size_t count = 0;
+};
+
+/// Bytes of one panel of a list.
+std::size_t key_list_panel_bytes(std::size_t head_dim);
+/// Writes a key into place `at` of a list's panels. key: [head_dim].
+void write_list_key(const MicroKernels& micro, std::byte* panels, std::size_t at, const float* key,
+                    std::size_t head_dim);
+
+/// Lists of consecutive entries of one key/value head of a document, and what is known of each as a whole.
+struct ListChunk {
+  const KeyList* list = nullptr;  ///< [lists]
+  std::size_t lists = 0;
+  const float* means = nullptr;        ///< [ceil(lists / 32)][head_dim][32]: of the keys
+  const float* variances = nullptr;    ///< the same: of each element of the keys
+  const float* log_counts = nullptr;   ///< [lists filled up to a multiple of 32]: -inf for empty and absent lists
+  const float* value_means = nullptr;  ///< [ceil(head_dim / 32)][lists][32]
+  std::uint32_t first_entry = 0;       ///< of the document, in the numbering of the memory
+};
+
+/// What a search looked at, for all of its query rows together.
+struct SearchCount {
+  std::atomic<std::uint64_t> rows{0};
+  std::atomic<std::uint64_t> lists{0};  ///< whose means were compared
+  std::atomic<std::uint64_t> keys{0};   ///< that were scanned
+};
+
+struct ListSearch {
+  std::size_t probes = 0;      ///< lists that a query row scans at most
+  std::size_t candidates = 0;  ///< keys that are scored again as they are stored, at least k
+  double mass = 1;  ///< below 1: no more lists are scanned, and no more entries kept, than hold this share of the
+                    ///< weight, as far as it is known
+  float scale = 1;  ///< of scores in the softmax
+  SearchCount* count = nullptr;
+};
+
+/// Approximate search: for every query token and head the lists with the greatest weight in the softmax, as their means
+/// and variances let expect (for a list of n keys with mean m and variances v, n exp(s q.m + s^2 q^2.v / 2), which is
+/// exact for keys that are normally distributed); of their keys, scanned in int8, the best candidates; and of those the
+/// k best by their stored keys, of equal scores those with smaller ids.
+///
+/// queries: [tokens, heads, head_dim]; blocks: [kv_heads, blocks], the stored entries; chunks: [kv_heads, chunks],
+/// whose lists hold each entry once. ids, scores: [tokens, heads, k], as top_k_scan fills them. tail: if not null,
+/// overwritten by an estimate of the partial attention of all other entries. Of scanned ones the weights are known (in
+/// int8), of the others the lists' expected weights count; values are the means of their lists. The estimation of what
+/// is not retrieved follows RetroInfer (Chen et al. 2025), which has no variances.
+void search_lists(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks,
+                  View<const ListChunk, 2> chunks, const ListSearch& search, View<std::int64_t, 3> ids,
+                  View<float, 3> scores, const AttentionPartial* tail);
+
+}  // namespace memlane

@@ -1,0 +1,184 @@
+#include "memory/list_index.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/clusters.h"
+#include "kernels/error.h"
+
+namespace memlane {
+
+namespace {
+
+constexpr std::size_t kTrainingKeys = 64;  // for each list, if there are so many
+constexpr std::size_t kLeastKeys = 8;      // for each list: a chunk that begins with fewer has fewer lists
+
+/// Element d of list l in panels of 32 lists.
+std::size_t in_panels(std::size_t list, std::size_t d, std::size_t head_dim) {
+  return (list / kPanelEntries * head_dim + d) * kPanelEntries + list % kPanelEntries;
+}
+/// The same in panels of 32 elements.
+std::size_t in_value_panels(std::size_t list, std::size_t d, std::size_t lists) {
+  return (d / kPanelEntries * lists + list) * kPanelEntries + d % kPanelEntries;
+}
+
+}  // namespace
+
+ListIndex::Chunk ListIndex::empty_chunk(std::size_t lists) const {
+  Chunk chunk;
+  chunk.lists = lists;
+  chunk.capacity = std::max(settings_.chunk / settings_.lists * lists, std::size_t{1});
+  chunk.of.resize(lists);
+  chunk.views.resize(lists);
+  const std::size_t filled = panels_for(lists) * kPanelEntries;
+  chunk.means = Buffer<float>::zeroed(filled * head_dim_);
+  chunk.variances = Buffer<float>::zeroed(filled * head_dim_);
+  chunk.value_means = Buffer<float>::zeroed(lists * panels_for(head_dim_) * kPanelEntries);
+  chunk.log_counts = Buffer<float>(filled);
+  std::fill_n(chunk.log_counts.data(), filled, -std::numeric_limits<float>::infinity());
+  return chunk;
+}
+
+/// An empty chunk whose means are those of the clusters of its first keys.
+ListIndex::Chunk ListIndex::new_chunk(const MicroKernels& micro, View<const float, 2> keys) const {
+  const std::size_t n = keys.extent(0);
+  Chunk chunk = empty_chunk(std::clamp<std::size_t>(n / kLeastKeys, 1, settings_.lists));
+  if (chunk.lists == 1) return chunk;
+  const std::size_t used = std::min(n, kTrainingKeys * chunk.lists);
+  Buffer<float> sample(used * head_dim_);
+  for (std::size_t i = 0; i < used; ++i) {
+    std::copy_n(keys.data() + i * n / used * head_dim_, head_dim_, sample.data() + i * head_dim_);
+  }
+  const std::vector<float> means = k_means(micro, sample.view<2>({used, head_dim_}), chunk.lists);
+  for (std::size_t list = 0; list < chunk.lists; ++list) {
+    for (std::size_t d = 0; d < head_dim_; ++d) {
+      chunk.means.data()[in_panels(list, d, head_dim_)] = means[list * head_dim_ + d];
+    }
+  }
+  return chunk;
+}
+
+std::vector<float> ListIndex::mean_rows(const Chunk& chunk) const {
+  std::vector<float> rows(chunk.lists * head_dim_);
+  for (std::size_t list = 0; list < chunk.lists; ++list) {
+    for (std::size_t d = 0; d < head_dim_; ++d) {
+      rows[list * head_dim_ + d] = chunk.means.data()[in_panels(list, d, head_dim_)];
+    }
+  }
+  return rows;
+}
+
+void ListIndex::add(const MicroKernels& micro, View<const float, 2> keys, View<const float, 2> values) {
+  MEMLANE_EXPECTS(keys.extent(1) == head_dim_ && keys.extents() == values.extents());
+  const std::size_t n = keys.extent(0);
+  const std::size_t unchanged = chunks_.empty() ? 0 : chunks_.size() - 1;
+  for (std::size_t begin = 0; begin < n;) {
+    if (chunks_.empty() || chunks_.back().count >= chunks_.back().capacity) {
+      chunks_.push_back(new_chunk(micro, keys.slice(begin, std::min(n, begin + settings_.chunk))));
+    }
+    Chunk& chunk = chunks_.back();
+    const std::size_t end = std::min(n, begin + chunk.capacity - chunk.count);
+    append(micro, chunk, keys.slice(begin, end), values.slice(begin, end));
+    begin = end;
+  }
+  update_views(unchanged);
+}
+
+/// Adds each key to the list whose mean is nearest. Means move with what they gain; keys stay where they are.
+void ListIndex::append(const MicroKernels& micro, Chunk& chunk, View<const float, 2> keys,
+                       View<const float, 2> values) {
+  const std::vector<float> means = mean_rows(chunk);
+  const std::vector<std::uint32_t> nearest =
+      ClusterMeans({means.data(), {chunk.lists, head_dim_}}).nearest(micro, keys);
+  std::vector<std::vector<std::uint32_t>> rows(chunk.lists);
+  for (std::size_t i = 0; i < nearest.size(); ++i) rows[nearest[i]].push_back(static_cast<std::uint32_t>(i));
+  for (std::size_t list = 0; list < chunk.lists; ++list) {
+    if (!rows[list].empty()) add_to_list(micro, chunk, list, rows[list], keys, values);
+  }
+  chunk.count += nearest.size();
+  size_ += nearest.size();
+}
+
+/// Makes a list's keys its own.
+void ListIndex::take(List& list) const {
+  if (list.keys.count == 0 || !list.entries.empty()) return;
+  const std::size_t bytes = panels_for(list.keys.count) * key_list_panel_bytes(head_dim_);
+  list.panels.assign(list.keys.panels, list.keys.panels + bytes);
+  list.entries.assign(list.keys.entries, list.keys.entries + list.keys.count);
+}
+
+void ListIndex::add_to_list(const MicroKernels& micro, Chunk& chunk, std::size_t at,
+                            std::span<const std::uint32_t> rows, View<const float, 2> keys,
+                            View<const float, 2> values) {
+  List& list = chunk.of[at];
+  take(list);
+  const std::size_t before = list.entries.size();
+  list.panels.resize(panels_for(before + rows.size()) * key_list_panel_bytes(head_dim_));
+  for (const std::uint32_t row : rows) {
+    write_list_key(micro, list.panels.data(), list.entries.size(), keys.data() + row * head_dim_, head_dim_);
+    list.entries.push_back(static_cast<std::uint32_t>(size_ + row));
+  }
+  list.keys = {list.panels.data(), list.entries.data(), list.entries.size()};
+  const auto old_count = static_cast<double>(before), more = static_cast<double>(rows.size());
+  const double count = old_count + more;
+  for (std::size_t d = 0; d < head_dim_; ++d) {
+    double sum = 0, square = 0, value_sum = 0;
+    for (const std::uint32_t row : rows) {
+      const auto x = static_cast<double>(keys.data()[row * head_dim_ + d]);
+      sum += x;
+      square += x * x;
+      value_sum += static_cast<double>(values.data()[row * head_dim_ + d]);
+    }
+    // Moments of two sets together (Chan, Golub and LeVeque 1983).
+    float& mean = chunk.means.data()[in_panels(at, d, head_dim_)];
+    float& variance = chunk.variances.data()[in_panels(at, d, head_dim_)];
+    float& value_mean = chunk.value_means.data()[in_value_panels(at, d, chunk.lists)];
+    const double old_mean = before > 0 ? static_cast<double>(mean) : 0, new_mean = sum / more;
+    const double apart = new_mean - old_mean;
+    const double spread = std::max(square - sum * new_mean, 0.0) + static_cast<double>(variance) * old_count +
+                          apart * apart * old_count * more / count;
+    mean = static_cast<float>(old_mean + apart * more / count);
+    variance = static_cast<float>(spread / count);
+    value_mean = static_cast<float>((static_cast<double>(value_mean) * old_count + value_sum) / count);
+  }
+  chunk.log_counts.data()[at] = static_cast<float>(std::log(count));
+}
+
+/// Of the chunks from `first` on.
+void ListIndex::update_views(std::size_t first) {
+  views_.resize(first);
+  for (std::size_t c = first; c < chunks_.size(); ++c) {
+    Chunk& chunk = chunks_[c];
+    for (std::size_t list = 0; list < chunk.lists; ++list) chunk.views[list] = chunk.of[list].keys;
+    views_.push_back({chunk.views.data(), chunk.lists, chunk.means.data(), chunk.variances.data(),
+                      chunk.log_counts.data(), chunk.value_means.data(), 0});
+  }
+}
+
+void ListIndex::search(View<const float, 2>, View<std::int64_t, 2>) const {
+  throw std::logic_error("lists are searched by search_lists()");
+}
+
+std::size_t ListIndex::bytes() const {
+  std::size_t sum = 0;
+  for (const Chunk& chunk : chunks_) {
+    sum += chunk.means.bytes() + chunk.variances.bytes() + chunk.value_means.bytes() + chunk.log_counts.bytes();
+    for (const List& list : chunk.of) {
+      sum += panels_for(list.keys.count) * key_list_panel_bytes(head_dim_) + list.keys.count * sizeof(std::uint32_t) +
+             sizeof(List) + sizeof(KeyList);
+    }
+  }
+  return sum;
+}
+
+std::size_t ListIndex::bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries) {
+  const std::size_t chunks = (entries + settings.chunk - 1) / settings.chunk;
+  const std::size_t lists = std::max<std::size_t>(1, std::min(settings.lists, entries / kLeastKeys)) * chunks;
+  // Half a panel of each list is empty, and its head and ids are padded.
+  const std::size_t panels = (entries + lists * kPanelEntries / 2) / kPanelEntries + 1;
+  return panels * key_list_panel_bytes(head_dim) + entries * sizeof(std::uint32_t) +
+         lists * (3 * panels_for(head_dim) * kPanelEntries * sizeof(float) + 128) + chunks * 1024 + 128;
+}
+
+}  // namespace memlane

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "memory/key_index.h"
+#include "memory/list_settings.h"
+
+namespace memlane {
+
+/// The lookups ivf and int8: keys in int8, in lists that search_lists() scans.
+///
+/// Why not a faiss::IndexIVF with a scanner of our own: its lists are one index's, with centroids for good. Here every
+/// stretch of a document (a chunk) is clustered by itself, when its first window comes, and never again; windows append
+/// to it until it is full. So adding a window costs the same however long the memory is; a document can be added,
+/// dropped or merged without touching another's lists; and since a search ranks the lists of all chunks and documents
+/// together, there are as many lists as a memory of that size needs. A list also knows the mean and variances of its
+/// keys and the mean of its values, for the estimate of what is not scanned.
+class ListIndex : public KeyIndex {
+ public:
+  ListIndex(const ListSettings& settings, std::size_t head_dim) : settings_(settings), head_dim_(head_dim) {}
+  /// The lists stay where they are in the bytes.
+  static std::unique_ptr<ListIndex> load(const ListSettings& settings, std::size_t head_dim,
+                                         std::span<const std::byte> bytes);
+  /// Whether bytes are a saved index of these chunks and lists, or of any.
+  static bool is_saved(const ListSettings& settings, std::span<const std::byte> bytes);
+  static bool is_saved_list_index(std::span<const std::byte> bytes);
+  /// Bytes that an index over so many entries takes, saved or not, about.
+  static std::size_t bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
+
+  std::size_t training_size() const override { return 0; }
+  void train(View<const float, 2>) override {}
+  bool takes_values() const override { return true; }
+  void add(const MicroKernels& micro, View<const float, 2> keys, View<const float, 2> values) override;
+  std::size_t size() const override { return size_; }
+  void search(View<const float, 2> queries, View<std::int64_t, 2> ids) const override;
+  std::span<const ListChunk> chunks() const override { return views_; }
+  std::size_t bytes() const override;
+  std::vector<std::byte> save() const override;
+
+ private:
+  /// One list's keys: its own, or somewhere in the bytes that the index was loaded from until a key is added.
+  struct List {
+    KeyList keys;
+    std::vector<std::byte> panels;
+    std::vector<std::uint32_t> entries;
+  };
+  struct Chunk {
+    std::size_t lists = 0;
+    std::size_t capacity = 0;  ///< entries
+    std::size_t count = 0;
+    std::vector<List> of;
+    std::vector<KeyList> views;
+    Buffer<float> means, variances, log_counts, value_means;  // as ListChunk has them
+  };
+
+  Chunk new_chunk(const MicroKernels& micro, View<const float, 2> keys) const;
+  Chunk empty_chunk(std::size_t lists) const;
+  void append(const MicroKernels& micro, Chunk& chunk, View<const float, 2> keys, View<const float, 2> values);
+  void add_to_list(const MicroKernels& micro, Chunk& chunk, std::size_t list, std::span<const std::uint32_t> rows,
+                   View<const float, 2> keys, View<const float, 2> values);
+  void update_views(std::size_t first);
+  void take(List& list) const;
+  std::vector<float> mean_rows(const Chunk& chunk) const;
+
+  ListSettings settings_;
+  std::size_t head_dim_;
+  std::size_t size_ = 0;
+  std::vector<Chunk> chunks_;
+  std::vector<ListChunk> views_;
+};
+
+}  // namespace memlane

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstddef>
+
+#include "memory/lookup.h"
+
+namespace memlane {
+
+/// What --index-parameters say for the lookups ivf and int8.
+struct ListSettings {
+  std::size_t chunk = 16384;  ///< consecutive entries whose keys are clustered by themselves; int8: one list of so many
+  std::size_t lists = 64;     ///< ivf: clusters of a full chunk
+  std::size_t probes = 128;   ///< ivf: lists that a query scans, of all documents together
+  std::size_t rerank = 2;     ///< times top_k keys are scored again as they are stored
+  bool tail = false;          ///< entries that are not attended to are estimated by their lists
+  double mass = 1;            ///< below 1: lists and entries stop where they hold this share of the weight
+
+  /// Throws InputError that names the parameter.
+  static ListSettings of(const Lookup& lookup);
+};
+
+}  // namespace memlane

@@ -1,0 +1,162 @@
+// Lists of keys: what they hold, what is stored of them, and what is refused.
+#include "memory/list_index.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/clusters.h"
+#include "kernels/error.h"
+#include "tests/reference/random_values.h"
+
+namespace memlane {
+namespace {
+
+constexpr std::size_t kHeadDim = 16;
+const ListSettings kSettings{.chunk = 128, .lists = 8};
+
+const MicroKernels& micro() {
+  return micro_kernels(detect_instruction_set());
+}
+
+/// Random keys and values, added to an index in windows.
+struct Keys {
+  explicit Keys(std::size_t count) : n(count) {
+    reference::Random random(5);
+    keys = random.floats(n * kHeadDim);
+    values = random.floats(n * kHeadDim);
+  }
+  void add(ListIndex& index, std::size_t begin, std::size_t end) const {
+    const View<const float, 2> k(keys.data(), {n, kHeadDim}), v(values.data(), {n, kHeadDim});
+    index.add(micro(), k.slice(begin, end), v.slice(begin, end));
+  }
+  ListIndex indexed() const {
+    ListIndex index(kSettings, kHeadDim);
+    for (std::size_t begin = 0; begin < n; begin += 50) add(index, begin, std::min(n, begin + 50));
+    return index;
+  }
+  std::size_t n;
+  std::vector<float> keys, values;
+};
+
+TEST(ListIndex, HoldsEveryEntryOnceWithItsMoments) {
+  const Keys keys(333);
+  const ListIndex index = keys.indexed();
+  EXPECT_EQ(index.size(), 333U);
+  EXPECT_GE(index.chunks().size(), 3U);
+  std::vector<int> seen(keys.n, 0);
+  for (const ListChunk& chunk : index.chunks()) {
+    for (std::size_t l = 0; l < chunk.lists; ++l) {
+      const KeyList& list = chunk.list[l];
+      const auto count = static_cast<double>(list.count);
+      EXPECT_NEAR(chunk.log_counts[l], std::log(count), 1e-6);
+      for (std::size_t d = 0; d < kHeadDim; ++d) {
+        double mean = 0, square = 0, value = 0;
+        for (std::size_t i = 0; i < list.count; ++i) {
+          const auto x = static_cast<double>(keys.keys[list.entries[i] * kHeadDim + d]);
+          mean += x / count;
+          square += x * x / count;
+          value += static_cast<double>(keys.values[list.entries[i] * kHeadDim + d]) / count;
+        }
+        if (list.count == 0) continue;
+        EXPECT_NEAR(chunk.means[d * 32 + l], mean, 1e-5);
+        EXPECT_NEAR(chunk.variances[d * 32 + l], square - mean * mean, 1e-4);
+        EXPECT_NEAR(chunk.value_means[l * 32 + d], value, 1e-5);
+      }
+      for (std::size_t i = 0; i < list.count; ++i) ++seen[list.entries[i]];
+    }
+  }
+  EXPECT_THAT(seen, ::testing::Each(1));
+}
+
+TEST(ListIndex, IsTheSameAfterSavingAndGoesOnTheSame) {
+  const Keys keys(300);
+  ListIndex whole(kSettings, kHeadDim), first(kSettings, kHeadDim);
+  keys.add(whole, 0, 170);
+  keys.add(first, 0, 170);
+  const std::vector<std::byte> saved = first.save();
+  const auto loaded = ListIndex::load(kSettings, kHeadDim, saved);
+  EXPECT_EQ(loaded->save(), saved);
+  keys.add(whole, 170, 300);
+  keys.add(*loaded, 170, 300);
+  EXPECT_EQ(loaded->save(), whole.save());
+}
+
+TEST(ListIndex, NearKeysShareAList) {
+  // Four far points with a little noise.
+  Keys keys(128);
+  for (std::size_t i = 0; i < keys.n; ++i) {
+    for (std::size_t d = 0; d < kHeadDim; ++d) {
+      keys.keys[i * kHeadDim + d] = 0.01F * keys.keys[i * kHeadDim + d] + (d == i % 4 ? 10.0F : 0.0F);
+    }
+  }
+  ListIndex index({.chunk = 128, .lists = 8}, kHeadDim);
+  keys.add(index, 0, 128);
+  for (std::size_t l = 0; l < 8; ++l) {
+    const KeyList& list = index.chunks()[0].list[l];
+    for (std::size_t i = 1; i < list.count; ++i) EXPECT_EQ(list.entries[i] % 4, list.entries[0] % 4);
+  }
+}
+
+TEST(ListIndex, ClustersOfPointsAreNearest) {
+  reference::Random random(9);
+  const std::vector<float> points = random.floats(500 * 7);
+  const std::vector<float> means = k_means(micro(), {points.data(), {500, 7}}, 40);
+  const auto nearest = ClusterMeans({means.data(), {40, 7}}).nearest(micro(), {points.data(), {500, 7}});
+  const auto distance = [&](std::size_t i, std::size_t c) {
+    double sum = 0;
+    for (std::size_t d = 0; d < 7; ++d) sum += std::pow(points[i * 7 + d] - means[c * 7 + d], 2);
+    return sum;
+  };
+  for (std::size_t i = 0; i < 500; ++i) {
+    for (std::size_t c = 0; c < 40; ++c) EXPECT_LE(distance(i, nearest[i]), distance(i, c) + 1e-5);
+  }
+}
+
+TEST(ListIndex, RefusesBytesThatAreNoSuchIndex) {
+  const std::vector<std::byte> saved = Keys(300).indexed().save();
+  EXPECT_THROW(ListIndex::load(kSettings, kHeadDim + 1, saved), InputError);
+  EXPECT_THROW(ListIndex::load({.chunk = 256, .lists = 8}, kHeadDim, saved), InputError);
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{63}, std::size_t{64}, saved.size() / 2, saved.size() - 64}) {
+    EXPECT_THROW(ListIndex::load(kSettings, kHeadDim, std::span(saved).first(size)), InputError) << size;
+  }
+  // Whatever a word of its heads and ids says, it is refused or read, and what is read stays inside.
+  reference::Random random(3);
+  for (int trial = 0; trial < 2000; ++trial) {
+    std::vector<std::byte> changed = saved;
+    const auto at = static_cast<std::size_t>(random.floats(1)[0] * 1e6F) % (changed.size() / 4) * 4;
+    const std::uint32_t word = trial % 3 == 0 ? 0xffffffffU : static_cast<std::uint32_t>(trial);
+    std::memcpy(changed.data() + at, &word, 4);
+    try {
+      const auto loaded = ListIndex::load(kSettings, kHeadDim, changed);
+      EXPECT_EQ(loaded->size(), 300U);
+    } catch (const InputError&) {
+    }
+  }
+}
+
+TEST(ListIndex, ParametersAreNamedWhenRefused) {
+  for (const char* wrong : {"probes", "probes=0", "probes=x", "probes=3x", "mass=0", "mass=2", "tail=maybe", "nprobe=3",
+                            ",", "lists=0", "chunk=-1"}) {
+    Lookup lookup = Lookup::named("ivf");
+    lookup.parameters = wrong;
+    EXPECT_THROW(ListSettings::of(lookup), InputError) << wrong;
+  }
+  Lookup lookup = Lookup::named("ivf");
+  lookup.parameters = "probes=7,lists=9,chunk=100,rerank=3,mass=0.5,tail=off";
+  const ListSettings settings = ListSettings::of(lookup);
+  EXPECT_EQ(settings.probes, 7U);
+  EXPECT_EQ(settings.lists, 9U);
+  EXPECT_EQ(settings.chunk, 100U);
+  EXPECT_EQ(settings.rerank, 3U);
+  EXPECT_EQ(settings.mass, 0.5);
+  EXPECT_FALSE(settings.tail);
+  lookup = Lookup::named("int8");
+  lookup.parameters = "lists=9";
+  EXPECT_THROW(ListSettings::of(lookup), InputError);
+}
+
+}  // namespace
+}  // namespace memlane
