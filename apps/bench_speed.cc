@@ -9,6 +9,7 @@
 #include "apps/bench_speed/report.h"
 #include "apps/commands.h"
 #include "apps/count_option.h"
+#include "apps/drawing.h"
 #include "apps/interrupt.h"
 #include "apps/model_options.h"
 #include "apps/output.h"
@@ -110,20 +111,6 @@ std::vector<SpeedCase> cases_of(const SpeedOptions& options, const MemorySetting
   return cases;
 }
 
-void draw(const std::string& svg, const std::string& commands) {
-  const std::filesystem::path script = svg + ".gnuplot", said = svg + ".errors";
-  std::ofstream(script) << commands;
-  const ChildResult result =
-      run_child({.program = "gnuplot", .arguments = {script.string()}, .folder = {}, .out = said, .err = said},
-                interrupt_flag(), [] {});
-  std::error_code ignored;
-  std::filesystem::remove(said, ignored);
-  std::filesystem::remove(script, ignored);
-  if (result.exit_code == 127) input_error("--plot {}: gnuplot is not installed; install gnuplot-nox", svg);
-  if (result.exit_code != 0)
-    input_error("--plot {}: gnuplot cannot write it; name a file in a folder that exists", svg);
-}
-
 std::string shape_text(const ModelConfig& config, const MemorySettings& settings) {
   return fmt::format("{} layers, hidden {}, ffn {}, {} heads of {}, {} kv heads, vocabulary {}, memory layers {}",
                      config.num_layers, config.hidden_size, config.intermediate_size, config.num_heads, config.head_dim,
@@ -184,7 +171,7 @@ int bench_speed(const SpeedOptions& given) {
     complete = false;
   }
   if (options.plot && !cells.empty() && complete) {
-    draw(*options.plot, plot_of(cells, precision, shape_text(config, settings.memory), *options.plot));
+    draw_svg(*options.plot, plot_of(cells, precision, shape_text(config, settings.memory), *options.plot));
   }
   if (options.json) {
     nlohmann::json measured = nlohmann::json::array();

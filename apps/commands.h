@@ -26,10 +26,12 @@ Subcommand add_bench_cost(CLI::App& bench);
 Subcommand add_bench_speed(CLI::App& bench);
 Subcommand add_bench_run(CLI::App& bench);
 Subcommand add_bench_distraction(CLI::App& bench);
+Subcommand add_bench_index(CLI::App& bench);
 /// Below `memlane memory`.
 Subcommand add_memory_list(CLI::App& memory);
 Subcommand add_memory_drop(CLI::App& memory);
 Subcommand add_memory_merge(CLI::App& memory);
 Subcommand add_memory_compact(CLI::App& memory);
+Subcommand add_memory_index(CLI::App& memory);
 
 }  // namespace memlane

@@ -51,10 +51,11 @@ int run(int argc, char** argv) {
   CLI::App& memory = *program.add_subcommand("memory", "Look after the documents in memory files");
   memory.require_subcommand(1);
   const Subcommand commands[] = {
-      add_ingest(program),     add_ask(program),        add_generate(program),        add_logits(program),
-      add_rope(program),       add_info(program),       add_bench_recall(bench),      add_bench_perplexity(bench),
-      add_bench_cost(bench),   add_bench_run(bench),    add_bench_distraction(bench), add_bench_speed(bench),
-      add_memory_list(memory), add_memory_drop(memory), add_memory_merge(memory),     add_memory_compact(memory)};
+      add_ingest(program),      add_ask(program),          add_generate(program),        add_logits(program),
+      add_rope(program),        add_info(program),         add_bench_recall(bench),      add_bench_perplexity(bench),
+      add_bench_cost(bench),    add_bench_run(bench),      add_bench_distraction(bench), add_bench_speed(bench),
+      add_bench_index(bench),   add_memory_index(memory),  add_memory_list(memory),      add_memory_drop(memory),
+      add_memory_merge(memory), add_memory_compact(memory)};
   try {
     program.parse(argc, argv);
   } catch (const CLI::Success& request) {  // --help, --version

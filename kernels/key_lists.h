@@ -28,11 +28,16 @@ void write_list_key(const MicroKernels& micro, std::byte* panels, std::size_t at
 struct ListChunk {
   const KeyList* list = nullptr;  ///< [lists]
   std::size_t lists = 0;
-  const float* means = nullptr;        ///< [ceil(lists / 32)][head_dim][32]: of the keys
-  const float* variances = nullptr;    ///< the same: of each element of the keys
-  const float* log_counts = nullptr;   ///< [lists filled up to a multiple of 32]: -inf for empty and absent lists
+  const float* means = nullptr;       ///< [ceil(lists / 32)][head_dim][32]: of the keys
+  const float* spreads = nullptr;     ///< [lists filled up to a multiple of 32]: the variance of a list's keys, to that
+                                      ///< of all keys around the means of their lists
+  const float* log_counts = nullptr;  ///< [lists filled up to a multiple of 32]: -inf for empty and absent lists
   const float* value_means = nullptr;  ///< [ceil(head_dim / 32)][lists][32]
-  std::uint32_t first_entry = 0;       ///< of the document, in the numbering of the memory
+  /// Covariances of all keys around the means of their lists, with themselves and with values:
+  /// [ceil(head_dim / 32)][head_dim][32], a key's element by the second axis.
+  const float* key_covariance = nullptr;
+  const float* value_covariance = nullptr;
+  std::uint32_t first_entry = 0;  ///< of the document, in the numbering of the memory
 };
 
 /// What a search looked at, for all of its query rows together.
@@ -51,10 +56,11 @@ struct ListSearch {
   SearchCount* count = nullptr;
 };
 
-/// Approximate search: for every query token and head the lists with the greatest weight in the softmax, as their means
-/// and variances let expect (for a list of n keys with mean m and variances v, n exp(s q.m + s^2 q^2.v / 2), which is
-/// exact for keys that are normally distributed); of their keys, scanned in int8, the best candidates; and of those the
-/// k best by their stored keys, of equal scores those with smaller ids.
+/// Approximate search: for every query token and head the lists whose best key is expected to have the greatest score;
+/// of their keys, scanned in int8, the best candidates; and of those the k best by their stored keys, of equal scores
+/// those with smaller ids. If a list's n keys are normally distributed with mean m and covariance r C (r its spread, C
+/// that of the chunk) and values follow keys linearly, with mean w and covariance r B, its weight is n exp(s q.m + r
+/// s^2 qCq / 2) and the weighted mean of its values w + r s qB.
 ///
 /// queries: [tokens, heads, head_dim]; blocks: [kv_heads, blocks], the stored entries; chunks: [kv_heads, chunks],
 /// whose lists hold each entry once. ids, scores: [tokens, heads, k], as top_k_scan fills them. tail: if not null,

@@ -33,7 +33,11 @@ ListIndex::Chunk ListIndex::empty_chunk(std::size_t lists) const {
   chunk.views.resize(lists);
   const std::size_t filled = panels_for(lists) * kPanelEntries;
   chunk.means = Buffer<float>::zeroed(filled * head_dim_);
-  chunk.variances = Buffer<float>::zeroed(filled * head_dim_);
+  chunk.variances.resize(lists);
+  chunk.spreads = Buffer<float>::zeroed(filled);
+  const std::size_t matrix = panels_for(head_dim_) * kPanelEntries * head_dim_;
+  chunk.key_covariance = Buffer<float>::zeroed(matrix);
+  chunk.value_covariance = Buffer<float>::zeroed(matrix);
   chunk.value_means = Buffer<float>::zeroed(lists * panels_for(head_dim_) * kPanelEntries);
   chunk.log_counts = Buffer<float>(filled);
   std::fill_n(chunk.log_counts.data(), filled, -std::numeric_limits<float>::infinity());
@@ -96,8 +100,51 @@ void ListIndex::append(const MicroKernels& micro, Chunk& chunk, View<const float
   for (std::size_t list = 0; list < chunk.lists; ++list) {
     if (!rows[list].empty()) add_to_list(micro, chunk, list, rows[list], keys, values);
   }
+  add_covariances(micro, chunk, nearest, keys, values);
   chunk.count += nearest.size();
   size_ += nearest.size();
+  update_spreads(chunk);
+}
+
+/// Adds keys to the covariances, as they lie around the present means of their lists.
+void ListIndex::add_covariances(const MicroKernels& micro, Chunk& chunk, std::span<const std::uint32_t> lists,
+                                View<const float, 2> keys, View<const float, 2> values) const {
+  const std::size_t n = keys.extent(0), panels = panels_for(head_dim_), columns = panels * kPanelEntries;
+  Buffer<float> across(head_dim_ * n);  // [head_dim, n]
+  auto key_panels = Buffer<float>::zeroed(columns * n), value_panels = Buffer<float>::zeroed(columns * n);
+  for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t d = 0; d < head_dim_; ++d) {
+      const float key = keys.data()[i * head_dim_ + d] - chunk.means.data()[in_panels(lists[i], d, head_dim_)];
+      const float value =
+          values.data()[i * head_dim_ + d] - chunk.value_means.data()[in_value_panels(lists[i], d, chunk.lists)];
+      across.data()[d * n + i] = key;
+      key_panels.data()[in_value_panels(i, d, n)] = key;
+      value_panels.data()[in_value_panels(i, d, n)] = value;
+    }
+  }
+  const auto before = static_cast<float>(chunk.count), after = static_cast<float>(chunk.count + n);
+  for (std::size_t panel = 0; panel < panels; ++panel) {
+    for (const bool of_values : {false, true}) {
+      float* out =
+          (of_values ? chunk.value_covariance : chunk.key_covariance).data() + panel * head_dim_ * kPanelEntries;
+      for (std::size_t i = 0; i < head_dim_ * kPanelEntries; ++i) out[i] *= before;
+      micro.gemm_f32(head_dim_, n, across.data(), n,
+                     (of_values ? value_panels : key_panels).data() + panel * n * kPanelEntries, out, kPanelEntries,
+                     true);
+      for (std::size_t i = 0; i < head_dim_ * kPanelEntries; ++i) out[i] /= after;
+    }
+  }
+}
+
+void ListIndex::update_spreads(Chunk& chunk) const {
+  double sum = 0;
+  for (std::size_t list = 0; list < chunk.lists; ++list) {
+    sum += static_cast<double>(chunk.variances[list]) * static_cast<double>(chunk.of[list].keys.count);
+  }
+  const double mean = sum / static_cast<double>(chunk.count);
+  for (std::size_t list = 0; list < chunk.lists; ++list) {
+    chunk.spreads.data()[list] = mean > 0 ? static_cast<float>(static_cast<double>(chunk.variances[list]) / mean) : 0;
+  }
 }
 
 /// Makes a list's keys its own.
@@ -122,6 +169,7 @@ void ListIndex::add_to_list(const MicroKernels& micro, Chunk& chunk, std::size_t
   list.keys = {list.panels.data(), list.entries.data(), list.entries.size()};
   const auto old_count = static_cast<double>(before), more = static_cast<double>(rows.size());
   const double count = old_count + more;
+  double spread = static_cast<double>(chunk.variances[at]) * old_count;
   for (std::size_t d = 0; d < head_dim_; ++d) {
     double sum = 0, square = 0, value_sum = 0;
     for (const std::uint32_t row : rows) {
@@ -132,16 +180,14 @@ void ListIndex::add_to_list(const MicroKernels& micro, Chunk& chunk, std::size_t
     }
     // Moments of two sets together (Chan, Golub and LeVeque 1983).
     float& mean = chunk.means.data()[in_panels(at, d, head_dim_)];
-    float& variance = chunk.variances.data()[in_panels(at, d, head_dim_)];
     float& value_mean = chunk.value_means.data()[in_value_panels(at, d, chunk.lists)];
     const double old_mean = before > 0 ? static_cast<double>(mean) : 0, new_mean = sum / more;
     const double apart = new_mean - old_mean;
-    const double spread = std::max(square - sum * new_mean, 0.0) + static_cast<double>(variance) * old_count +
-                          apart * apart * old_count * more / count;
+    spread += std::max(square - sum * new_mean, 0.0) + apart * apart * old_count * more / count;
     mean = static_cast<float>(old_mean + apart * more / count);
-    variance = static_cast<float>(spread / count);
     value_mean = static_cast<float>((static_cast<double>(value_mean) * old_count + value_sum) / count);
   }
+  chunk.variances[at] = static_cast<float>(spread / count);
   chunk.log_counts.data()[at] = static_cast<float>(std::log(count));
 }
 
@@ -151,8 +197,9 @@ void ListIndex::update_views(std::size_t first) {
   for (std::size_t c = first; c < chunks_.size(); ++c) {
     Chunk& chunk = chunks_[c];
     for (std::size_t list = 0; list < chunk.lists; ++list) chunk.views[list] = chunk.of[list].keys;
-    views_.push_back({chunk.views.data(), chunk.lists, chunk.means.data(), chunk.variances.data(),
-                      chunk.log_counts.data(), chunk.value_means.data(), 0});
+    views_.push_back({chunk.views.data(), chunk.lists, chunk.means.data(), chunk.spreads.data(),
+                      chunk.log_counts.data(), chunk.value_means.data(), chunk.key_covariance.data(),
+                      chunk.value_covariance.data(), 0});
   }
 }
 
@@ -163,7 +210,8 @@ void ListIndex::search(View<const float, 2>, View<std::int64_t, 2>) const {
 std::size_t ListIndex::bytes() const {
   std::size_t sum = 0;
   for (const Chunk& chunk : chunks_) {
-    sum += chunk.means.bytes() + chunk.variances.bytes() + chunk.value_means.bytes() + chunk.log_counts.bytes();
+    sum += chunk.means.bytes() + chunk.spreads.bytes() + chunk.value_means.bytes() + chunk.log_counts.bytes() +
+           chunk.key_covariance.bytes() + chunk.value_covariance.bytes();
     for (const List& list : chunk.of) {
       sum += panels_for(list.keys.count) * key_list_panel_bytes(head_dim_) + list.keys.count * sizeof(std::uint32_t) +
              sizeof(List) + sizeof(KeyList);
@@ -178,7 +226,8 @@ std::size_t ListIndex::bytes_for(const ListSettings& settings, std::size_t head_
   // Half a panel of each list is empty, and its head and ids are padded.
   const std::size_t panels = (entries + lists * kPanelEntries / 2) / kPanelEntries + 1;
   return panels * key_list_panel_bytes(head_dim) + entries * sizeof(std::uint32_t) +
-         lists * (3 * panels_for(head_dim) * kPanelEntries * sizeof(float) + 128) + chunks * 1024 + 128;
+         lists * (2 * panels_for(head_dim) * kPanelEntries * sizeof(float) + 128) +
+         chunks * (2 * panels_for(head_dim) * kPanelEntries * head_dim * sizeof(float) + 1024) + 128;
 }
 
 }  // namespace memlane

@@ -54,7 +54,9 @@ class ListIndex : public KeyIndex {
     std::size_t count = 0;
     std::vector<List> of;
     std::vector<KeyList> views;
-    Buffer<float> means, variances, log_counts, value_means;  // as ListChunk has them
+    Buffer<float> means, log_counts, value_means;  // as ListChunk has them, and
+    Buffer<float> spreads, key_covariance, value_covariance;
+    std::vector<float> variances;  // [lists]: of keys, all elements together
   };
 
   Chunk new_chunk(const MicroKernels& micro, View<const float, 2> keys) const;
@@ -64,6 +66,9 @@ class ListIndex : public KeyIndex {
                    View<const float, 2> keys, View<const float, 2> values);
   void update_views(std::size_t first);
   void take(List& list) const;
+  void add_covariances(const MicroKernels& micro, Chunk& chunk, std::span<const std::uint32_t> lists,
+                       View<const float, 2> keys, View<const float, 2> values) const;
+  void update_spreads(Chunk& chunk) const;
   std::vector<float> mean_rows(const Chunk& chunk) const;
 
   ListSettings settings_;

@@ -1,8 +1,8 @@
 // A ListIndex as bytes. Numbers are little-endian; every part begins at a multiple of 64:
 //
 //   [head 64]
-//   for each chunk: [chunk head 64][u32 counts of the lists][means][variances][value means], then for each list
-//   [u32 entries][panels]
+//   for each chunk: [chunk head 64][u32 counts of the lists][f32 variances][means][value means][covariances of
+//   keys, of values], then for each list [u32 entries][panels]
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -15,7 +15,7 @@ namespace memlane {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-constexpr std::array<char, 8> kMagic = {'M', 'L', 'L', 'I', 'S', 'T', 'S', '1'};
+constexpr std::array<char, 8> kMagic = {'M', 'L', 'L', 'I', 'S', 'T', 'S', '2'};
 
 struct Head {
   std::array<char, 8> magic;
@@ -97,9 +97,11 @@ std::vector<std::byte> ListIndex::save() const {
     std::vector<std::uint32_t> counts;
     for (const List& list : chunk.of) counts.push_back(static_cast<std::uint32_t>(list.keys.count));
     writer.put(counts.data(), counts.size());
-    writer.put(chunk.means.data(), chunk.means.size());
     writer.put(chunk.variances.data(), chunk.variances.size());
+    writer.put(chunk.means.data(), chunk.means.size());
     writer.put(chunk.value_means.data(), chunk.value_means.size());
+    writer.put(chunk.key_covariance.data(), chunk.key_covariance.size());
+    writer.put(chunk.value_covariance.data(), chunk.value_covariance.size());
     for (const List& list : chunk.of) {
       writer.put(list.keys.entries, list.keys.count);
       writer.put(list.keys.panels, panels_for(list.keys.count) * key_list_panel_bytes(head_dim_));
@@ -124,9 +126,12 @@ std::unique_ptr<ListIndex> ListIndex::load(const ListSettings& settings, std::si
     if (chunk_head.capacity != chunk.capacity || chunk_head.count > chunk.capacity) refuse("a chunk of another size");
     chunk.count = chunk_head.count;
     const std::uint32_t* counts = reader.take<std::uint32_t>(chunk.lists);
+    const float* variances = reader.take<float>(chunk.lists);
+    chunk.variances.assign(variances, variances + chunk.lists);
     reader.copy(chunk.means);
-    reader.copy(chunk.variances);
     reader.copy(chunk.value_means);
+    reader.copy(chunk.key_covariance);
+    reader.copy(chunk.value_covariance);
     std::vector<bool> seen(chunk.count);
     std::size_t found = 0;
     for (std::size_t list = 0; list < chunk.lists; ++list) {
@@ -144,6 +149,7 @@ std::unique_ptr<ListIndex> ListIndex::load(const ListSettings& settings, std::si
       if (count > 0) chunk.log_counts.data()[list] = static_cast<float>(std::log(static_cast<double>(count)));
     }
     if (found != chunk.count) refuse("an entry in no list");
+    if (chunk.count > 0) index->update_spreads(chunk);
     index->size_ += chunk.count;
     index->chunks_.push_back(std::move(chunk));
   }

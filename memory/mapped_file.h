@@ -29,4 +29,8 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
+/// Lets go of pages of mapped files that were read: they no longer count as this process's, and are read again, from
+/// the system's cache or the file, when they are used.
+void let_go(std::span<const std::byte> mapped);
+
 }  // namespace memlane

@@ -16,6 +16,7 @@ namespace {
 
 /// Below this, starting threads costs more than they save.
 constexpr std::uint64_t kBytesPerThread = std::uint64_t{16} << 20;
+constexpr std::uint64_t kBytesToLetGo = std::uint64_t{1} << 30;
 constexpr std::uint64_t kMostThreads = 8;
 
 std::string at(const RecordView& record) {
@@ -229,7 +230,9 @@ void verify_checksums(std::span<const RecordView> records, const std::filesystem
   const auto work = [&] {
     // Records are taken in order, so when a damaged one is found every earlier one has been or is being looked at.
     for (std::size_t i = next++; i < records.size() && i < first_damaged; i = next++) {
-      if (is_intact(records[i])) continue;
+      const bool intact = is_intact(records[i]);
+      if (bytes >= kBytesToLetGo) let_go(records[i].body);  // or the file counts as this process's memory, whole
+      if (intact) continue;
       std::size_t seen = first_damaged;
       while (i < seen && !first_damaged.compare_exchange_weak(seen, i)) {
       }

@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -47,10 +48,13 @@ TEST(ListIndex, HoldsEveryEntryOnceWithItsMoments) {
   EXPECT_GE(index.chunks().size(), 3U);
   std::vector<int> seen(keys.n, 0);
   for (const ListChunk& chunk : index.chunks()) {
+    double trace = 0, all = 0;
+    std::vector<std::array<double, 3>> spreads;  // variance, spread, keys
     for (std::size_t l = 0; l < chunk.lists; ++l) {
       const KeyList& list = chunk.list[l];
       const auto count = static_cast<double>(list.count);
       EXPECT_NEAR(chunk.log_counts[l], std::log(count), 1e-6);
+      double variance = 0;
       for (std::size_t d = 0; d < kHeadDim; ++d) {
         double mean = 0, square = 0, value = 0;
         for (std::size_t i = 0; i < list.count; ++i) {
@@ -61,11 +65,18 @@ TEST(ListIndex, HoldsEveryEntryOnceWithItsMoments) {
         }
         if (list.count == 0) continue;
         EXPECT_NEAR(chunk.means[d * 32 + l], mean, 1e-5);
-        EXPECT_NEAR(chunk.variances[d * 32 + l], square - mean * mean, 1e-4);
+        variance += square - mean * mean;
         EXPECT_NEAR(chunk.value_means[l * 32 + d], value, 1e-5);
       }
+      trace += variance * count;
+      spreads.push_back({variance, static_cast<double>(chunk.spreads[l]), count});
       for (std::size_t i = 0; i < list.count; ++i) ++seen[list.entries[i]];
     }
+    for (const auto& [variance, spread, count] : spreads) all += count;
+    for (const auto& [variance, spread, count] : spreads) EXPECT_NEAR(spread, variance / (trace / all), 1e-3);
+    double covariance = 0;  // its trace; means moved while keys came
+    for (std::size_t d = 0; d < kHeadDim; ++d) covariance += static_cast<double>(chunk.key_covariance[d * 32 + d]);
+    EXPECT_NEAR(covariance, trace / all, 0.1 * trace / all);
   }
   EXPECT_THAT(seen, ::testing::Each(1));
 }
