@@ -165,7 +165,7 @@ class DamagedModel : public ::testing::Test {
     }
     EXPECT_EQ(refused + same + other, kDamages);
     EXPECT_GT(refused, kDamages / 10);
-    EXPECT_GT(same, 0U);
+    EXPECT_TRUE(kSanitized || same > 0);  // few changes mean nothing, and there are fewer of them
     EXPECT_GT(other, 0U);
     RecordProperty("refused", static_cast<int>(refused));
     RecordProperty("read_as_the_same", static_cast<int>(same));
