@@ -48,4 +48,6 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+void let_go(std::span<const std::byte> /*mapped*/) {}  // the heap has nothing to give back
+
 }  // namespace memlane
