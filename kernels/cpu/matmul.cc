@@ -14,8 +14,10 @@ namespace memlane {
 namespace {
 
 constexpr std::size_t kPanel = 32;
-constexpr std::size_t kBlockRows = 112;  // rows of a per item: eight register tiles of the widest instruction set
-constexpr std::size_t kMaxBlockRows = 256;
+constexpr std::size_t kBlockRows = 112;      // rows of a per item: eight register tiles of the widest instruction set
+constexpr std::size_t kTileBlockRows = 256;  // the same of a product by matrix tiles
+constexpr std::size_t kStretchUnits = 1024;  // of its k: 256 rows take 1 MB, half a second-level cache
+constexpr std::size_t kPieceUnits = 128;     // of a stretch: a panel's piece takes 16 KB, 32 rows of it as much
 constexpr std::size_t kBlockUnits =
     512;  // units of k per pass: a panel's piece (64 KB) stays in the second-level cache
 
@@ -40,57 +42,92 @@ void pack_panel(const std::byte* rows, std::size_t n, std::size_t k, std::size_t
   }
 }
 
-/// Rows of a, [m, units] or in tiles.
+/// Rows of a, [m, units].
 template <class A>
 struct Rows {
   const A* data;
-  std::size_t stride;                                              // elements from one `together` rows to the next
-  std::size_t together = 1;                                        // rows that lie together: 16 in tiles
-  std::size_t block_rows = kBlockRows, block_units = kBlockUnits;  // of an item
+  std::size_t stride;  // elements from one row to the next
 
-  /// Where `row`, a multiple of `together`, has its `unit`, in tiles a multiple of 16.
-  const A* at(std::size_t row, std::size_t unit) const { return data + row / together * stride + unit * together; }
+  const A* at(std::size_t row, std::size_t unit) const { return data + row * stride + unit; }
 };
 
 /// One block of the product: rows [row, row + rows) of a, panels [begin, end) of w.
 template <class Gemm, class A>
 void multiply_block(Gemm gemm, const Rows<A>& a, std::size_t row, std::size_t rows, const PackedMatrix& w,
                     std::size_t begin, std::size_t end, View<float, 2> out) {
-  alignas(64) float edge[kMaxBlockRows * kPanel];
+  alignas(64) float edge[kBlockRows * kPanel];
   const std::size_t units = w.k_units();
   const std::size_t n = w.n();
   const auto pass = [&](std::size_t panel, std::size_t unit, float* c, std::size_t ldc) {
     const auto* b = reinterpret_cast<const A*>(w.panel(panel) + unit * kPanel);
-    gemm(rows, std::min(a.block_units, units - unit), a.at(row, unit), a.stride, b, c, ldc, unit > 0);
+    gemm(rows, std::min(kBlockUnits, units - unit), a.at(row, unit), a.stride, b, c, ldc, unit > 0);
   };
   const std::size_t whole_end = std::min(end, n / kPanel);
-  for (std::size_t unit = 0; unit < units; unit += a.block_units) {
+  for (std::size_t unit = 0; unit < units; unit += kBlockUnits) {
     for (std::size_t panel = begin; panel < whole_end; ++panel) {
       pass(panel, unit, out.data() + row * n + panel * kPanel, n);
     }
   }
   if (whole_end == end) return;
-  for (std::size_t unit = 0; unit < units; unit += a.block_units) pass(whole_end, unit, edge, kPanel);
+  for (std::size_t unit = 0; unit < units; unit += kBlockUnits) pass(whole_end, unit, edge, kPanel);
   for (std::size_t r = 0; r < rows; ++r) {
     std::copy_n(edge + r * kPanel, n % kPanel, out.data() + (row + r) * n + whole_end * kPanel);
   }
+}
+
+/// Panels of an item: enough items for every thread to finish at about the same time, few enough for each to stream a
+/// good stretch of weights.
+std::size_t panels_of_item(const CpuExec& exec, std::size_t panels, std::size_t row_blocks) {
+  const std::size_t wanted_chunks = std::max<std::size_t>(1, 8 * exec.threads() / row_blocks);
+  return std::clamp<std::size_t>(panels / wanted_chunks, 1, 16);
 }
 
 template <class Gemm, class A>
 void multiply(CpuExec& exec, Gemm gemm, const Rows<A>& a, const PackedMatrix& w, View<float, 2> out) {
   const std::size_t m = out.extent(0);
   const std::size_t panels = (w.n() + kPanel - 1) / kPanel;
-  const std::size_t row_blocks = (m + a.block_rows - 1) / a.block_rows;
-  // Enough items for every thread to finish at about the same time, few enough for each to stream a good stretch of
-  // weights.
-  const std::size_t wanted_chunks = std::max<std::size_t>(1, 8 * exec.threads() / row_blocks);
-  const std::size_t chunk = std::clamp<std::size_t>(panels / wanted_chunks, 1, 16);
+  const std::size_t row_blocks = (m + kBlockRows - 1) / kBlockRows;
+  const std::size_t chunk = panels_of_item(exec, panels, row_blocks);
   const std::size_t chunks = (panels + chunk - 1) / chunk;
   exec.pool().run(row_blocks * chunks, [&](std::size_t item, std::size_t) {
-    const std::size_t row = item / chunks * a.block_rows;
+    const std::size_t row = item / chunks * kBlockRows;
     const std::size_t begin = item % chunks * chunk;
-    multiply_block(gemm, a, row, std::min(a.block_rows, m - row), w, begin, std::min(panels, begin + chunk), out);
+    multiply_block(gemm, a, row, std::min(kBlockRows, m - row), w, begin, std::min(panels, begin + chunk), out);
   });
+}
+
+/// The largest part of `units`, at most `most` and whole tiles, that cuts them into equal parts.
+std::size_t equal_parts(std::size_t units, std::size_t most) {
+  const std::size_t parts = (units + most - 1) / most;
+  return ((units + parts - 1) / parts + 15) / 16 * 16;
+}
+
+/// One block of the product by tiles. A stretch of k at a time, so that its rows of a stay in the second-level cache
+/// while panels pass; of a panel one piece at a time, which stays in the first-level cache while rows pass. Sums lie
+/// together meanwhile: rows of `out` are often a power of two apart and would compete for the same lines.
+template <class Gemm>
+void multiply_tile_block(Gemm gemm, const std::uint32_t* a, std::size_t a_tiles, std::size_t row, std::size_t rows,
+                         const PackedMatrix& w, std::size_t begin, std::size_t end, View<float, 2> out) {
+  alignas(64) float sums[kTileBlockRows * kPanel];
+  const std::size_t units = w.k_units(), n = w.n();
+  // Few rows take the weights as they come from memory.
+  const std::size_t stretch = rows <= 32 ? units : equal_parts(units, kStretchUnits);
+  const std::size_t piece = rows <= 32 ? units : equal_parts(stretch, kPieceUnits);
+  for (std::size_t first = 0; first < units; first += stretch) {
+    const std::size_t last = std::min(units, first + stretch);
+    for (std::size_t panel = begin; panel < end; ++panel) {
+      const std::size_t columns = std::min(kPanel, n - panel * kPanel);
+      float* const to = out.data() + row * n + panel * kPanel;
+      if (first > 0) {
+        for (std::size_t r = 0; r < rows; ++r) std::copy_n(to + r * n, columns, sums + r * kPanel);
+      }
+      for (std::size_t unit = first; unit < last; unit += piece) {
+        const auto* b = reinterpret_cast<const std::uint32_t*>(w.panel(panel) + unit * kPanel);
+        gemm(rows, std::min(piece, last - unit), a + unit * 16, a_tiles, b, sums, kPanel, unit > 0);
+      }
+      for (std::size_t r = 0; r < rows; ++r) std::copy_n(sums + r * kPanel, columns, to + r * n);
+    }
+  }
 }
 
 /// The product by matrix tiles.
@@ -104,10 +141,16 @@ void multiply_tiles(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w
     const std::size_t row = item * 16;
     kernels.pack(std::min<std::size_t>(16, m - row), k, a.data() + row * k, k, tiles + item * stride);
   });
-  // A panel's piece (32 KB) stays in the first-level cache while rows pass it; few rows take the weights as they come.
-  const std::size_t passes = m <= 32 ? 1 : (w.k_units() + 255) / 256;
-  const std::size_t units = ((w.k_units() + passes - 1) / passes + 15) / 16 * 16;
-  multiply(exec, kernels.gemm, Rows<std::uint32_t>{tiles, stride, 16, kMaxBlockRows, units}, w, out);
+  const std::size_t panels = (w.n() + kPanel - 1) / kPanel;
+  const std::size_t row_blocks = (m + kTileBlockRows - 1) / kTileBlockRows;
+  const std::size_t chunk = panels_of_item(exec, panels, row_blocks);
+  const std::size_t chunks = (panels + chunk - 1) / chunk;
+  exec.pool().run(row_blocks * chunks, [&](std::size_t item, std::size_t) {
+    const std::size_t row = item / chunks * kTileBlockRows;
+    const std::size_t begin = item % chunks * chunk;
+    multiply_tile_block(kernels.gemm, tiles + row / 16 * stride, stride, row, std::min(kTileBlockRows, m - row), w,
+                        begin, std::min(panels, begin + chunk), out);
+  });
 }
 
 }  // namespace

@@ -72,9 +72,11 @@ TEST_P(Matmul, EqualsTheReferenceForRaggedShapes) {
 TEST_P(Matmul, EqualsTheReferenceBeyondOnePassOverK) {
   CpuExec exec(2, GetParam());
   for (const DType compute : {DType::f32, DType::bf16}) {
-    for (const std::size_t k : {511, 512, 513, 1025, 2051}) {
-      const Product product(k, 4, 37, k, DType::f32, compute);
-      EXPECT_LE(product.error(product.run(exec, 0, 4)), 1.0) << k << " in " << name_of(compute);
+    for (const std::size_t k : {511, 512, 513, 1025, 2051, 4201}) {
+      for (const std::size_t m : {4, 37}) {
+        const Product product(k, m, 37, k, DType::f32, compute);
+        EXPECT_LE(product.error(product.run(exec, 0, m)), 1.0) << m << " x " << k << " in " << name_of(compute);
+      }
     }
   }
 }
@@ -117,7 +119,7 @@ TEST_P(Matmul, GivesARowTheSameBitsAloneAndInABatch) {
   constexpr std::size_t kRows = 118, kColumns = 75;
   CpuExec exec(2, GetParam());
   for (const DType compute : {DType::f32, DType::bf16}) {
-    for (const std::size_t k : {67, 1100}) {
+    for (const std::size_t k : {67, 1100, 4201}) {
       const Product product(8, kRows, kColumns, k, DType::f32, compute);
       const std::vector<float> batch = product.run(exec, 0, kRows);
       for (const std::size_t row : {0, 1, 13, 14, 15, 111, 112, 117}) {
