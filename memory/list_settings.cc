@@ -1,5 +1,6 @@
 #include "memory/list_settings.h"
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
 #include <string_view>
@@ -57,6 +58,11 @@ ListSettings ListSettings::of(const Lookup& lookup) {
     }
   }
   return settings;
+}
+
+std::size_t ListSettings::probes_of(std::size_t all) const {
+  constexpr std::size_t kLeast = 128, kShare = 6;
+  return probes > 0 ? probes : std::max(kLeast, all / kShare);
 }
 
 }  // namespace memlane

@@ -10,13 +10,16 @@ namespace memlane {
 struct ListSettings {
   std::size_t chunk = 16384;  ///< consecutive entries whose keys are clustered by themselves; int8: one list of so many
   std::size_t lists = 64;     ///< ivf: clusters of a full chunk
-  std::size_t probes = 128;   ///< ivf: lists that a query scans, of all documents together
+  std::size_t probes = 0;     ///< ivf: lists that a query scans, of all documents together; 0: by their number
   std::size_t rerank = 2;     ///< times top_k keys are scored again as they are stored
   bool tail = false;          ///< entries that are not attended to are estimated by their lists
   double mass = 1;            ///< below 1: lists and entries stop where they hold this share of the weight
 
   /// Throws InputError that names the parameter.
   static ListSettings of(const Lookup& lookup);
+  /// Lists that a query scans of `all`: a sixth unless probes are given, and at least 128. What stands out among more
+  /// lists is no longer among so few (docs/indexes.md).
+  std::size_t probes_of(std::size_t all) const;
 };
 
 }  // namespace memlane

@@ -136,7 +136,9 @@ void Memory::search(CpuExec& exec, std::size_t layer_slot, View<const float, 3> 
       first += document->entries();
     }
   }
-  const ListSearch how = {.probes = lists_.probes,
+  std::size_t lists = 0;  // of a head: every head has as many
+  for (std::size_t i = 0; i < chunks_.size() / shape_.kv_heads; ++i) lists += chunks_[i].lists;
+  const ListSearch how = {.probes = lists_.probes_of(lists),
                           .candidates = lookup_.top_k * lists_.rerank,
                           .mass = lists_.mass,
                           .scale = scale,

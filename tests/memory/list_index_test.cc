@@ -148,6 +148,12 @@ TEST(ListIndex, RefusesBytesThatAreNoSuchIndex) {
   }
 }
 
+TEST(ListIndex, MoreListsAreScannedOfMore) {
+  const ListSettings settings = ListSettings::of(Lookup::named("ivf"));
+  EXPECT_EQ(settings.probes_of(256), 128U);
+  EXPECT_EQ(settings.probes_of(24000), 4000U);
+}
+
 TEST(ListIndex, ParametersAreNamedWhenRefused) {
   for (const char* wrong : {"probes", "probes=0", "probes=x", "probes=3x", "mass=0", "mass=2", "tail=maybe", "nprobe=3",
                             ",", "lists=0", "chunk=-1"}) {
@@ -159,6 +165,7 @@ TEST(ListIndex, ParametersAreNamedWhenRefused) {
   lookup.parameters = "probes=7,lists=9,chunk=100,rerank=3,mass=0.5,tail=off";
   const ListSettings settings = ListSettings::of(lookup);
   EXPECT_EQ(settings.probes, 7U);
+  EXPECT_EQ(settings.probes_of(1000000), 7U);
   EXPECT_EQ(settings.lists, 9U);
   EXPECT_EQ(settings.chunk, 100U);
   EXPECT_EQ(settings.rerank, 3U);
