@@ -14,6 +14,7 @@
 #include "apps/output.h"
 #include "apps/progress.h"
 #include "runtime/cost_estimate.h"
+#include "runtime/median.h"
 #include "runtime/resources.h"
 #include "runtime/text_reader.h"
 
@@ -34,12 +35,6 @@ constexpr std::size_t kQuestion = 32;  // tokens that stay local with memory, as
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
 /// Loads the model, reads a text and generates after it; in a process of its own. The tokens are random: what they are

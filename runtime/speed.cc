@@ -30,12 +30,6 @@ double SpeedFloor::seconds(const MachineLimits& limits, Precision precision) con
   return std::max(computing, bytes / limits.read);
 }
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
 SpeedRun::SpeedRun(CpuExec& exec, const Model& model, const Settings& settings)
     : exec_(exec),
       model_(model),

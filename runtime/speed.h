@@ -88,6 +88,4 @@ class SpeedRun {
   Buffer<float> logits_;
 };
 
-double median(std::vector<double> values);
-
 }  // namespace memlane

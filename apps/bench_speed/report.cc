@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "runtime/median.h"
+
 namespace memlane {
 
 namespace {
