@@ -6,7 +6,6 @@
 namespace memlane {
 
 inline constexpr std::size_t kTileAttendEntries = 256;  ///< entries that attention takes at once
-inline constexpr int kTileWeightParts = 3;              ///< bfloat16 numbers that a softmax weight is cut into
 inline constexpr std::size_t kFewTileRows = 4;          ///< rows up to which vector units beat tiles
 
 /// Query rows against at most kTileAttendEntries consecutive entries of a block: scores, online softmax, weighted sum.
