@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
 #include <span>
 
 #include "kernels/array.h"
@@ -52,5 +53,14 @@ class PackedMatrix {
 /// time are summed exactly. A row with NaN or infinity gives NaN then. a: [m, k], out: [m, n]. Each row of out depends
 /// on its row of a alone, to the last bit.
 void matmul(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> out);
+
+/// One of several products of the same rows. out: [m, w.n()].
+struct MatrixProduct {
+  const PackedMatrix& w;
+  View<float, 2> out;
+};
+
+/// Several such products, to the same bits; what all of them need of a is made once.
+void matmul(CpuExec& exec, View<const float, 2> a, std::initializer_list<MatrixProduct> products);
 
 }  // namespace memlane

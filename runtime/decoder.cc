@@ -4,6 +4,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "kernels/feed_forward.h"
 #include "kernels/layers.h"
 #include "kernels/matmul.h"
 
@@ -116,8 +117,11 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention
   const bool rounds = model_.precision.compute == DType::bf16;  // then q, k and v are bf16 values
 
   rms_norm(exec_, at.x, w.attention_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
-  matmul(exec_, at.h, w.k, at.k);
-  matmul(exec_, at.h, w.v, at.v);
+  if (store_only) {
+    matmul(exec_, at.h, {{w.k, at.k}, {w.v, at.v}});
+  } else {
+    matmul(exec_, at.h, {{w.q, at.q}, {w.k, at.k}, {w.v, at.v}});
+  }
   if (rounds) round_to_bf16(exec_, at.k.flat());
   if (rounds) round_to_bf16(exec_, at.v.flat());
   {
@@ -128,7 +132,6 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention
 
   const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
   const typename Backend<Exec>::Partial partial = local_partial_.get(tokens, heads, head_dim);
-  matmul(exec_, at.h, w.q, at.q);
   {
     const StageScope stage(exec_.stage_clock(), Stage::local_attention);
     local.attend(exec_, layer, q, scale, partial);  // rotates the queries
@@ -169,10 +172,7 @@ template <class Exec>
 void Decoder<Exec>::feed_forward(std::size_t layer, Activations& at) {
   const typename Backend<Exec>::LayerWeights& w = weights_.layers[layer];
   rms_norm(exec_, at.x, w.mlp_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
-  matmul(exec_, at.h, w.gate, at.gate);
-  matmul(exec_, at.h, w.up, at.up);
-  swiglu(exec_, at.gate, at.up, at.gate);
-  matmul(exec_, at.gate, w.down, at.h);
+  memlane::feed_forward(exec_, at.h, w.gate, w.up, w.down, at.gate, at.up, at.h);
   add(exec_, at.x, at.h);
 }
 
@@ -186,7 +186,7 @@ typename Decoder<Exec>::Activations Decoder<Exec>::activations(std::size_t token
 template <class Exec>
 std::size_t Decoder<Exec>::workspace_bytes(const ModelConfig& config, std::size_t tokens) {
   const std::size_t partials = 2 * tokens * config.num_heads * (config.head_dim + 2) * sizeof(float);
-  const std::size_t narrowed = tokens * std::max(config.hidden_size, config.intermediate_size) * sizeof(BFloat16);
+  const std::size_t narrowed = tokens * (config.hidden_size + config.intermediate_size) * sizeof(BFloat16);
   return Activations(config, tokens, ScratchLayout(nullptr)).bytes + partials + narrowed;
 }
 

@@ -7,17 +7,14 @@
 #include "kernels/cpu/quantise_weights.h"
 #include "kernels/cpu/quantised_layout.h"
 #include "kernels/cpu/quantised_matmul.h"
-#include "kernels/cpu/tile_kernels.h"
+#include "kernels/cpu/tile_matmul.h"
 
 namespace memlane {
 
 namespace {
 
 constexpr std::size_t kPanel = 32;
-constexpr std::size_t kBlockRows = 112;      // rows of a per item: eight register tiles of the widest instruction set
-constexpr std::size_t kTileBlockRows = 256;  // the same of a product by matrix tiles
-constexpr std::size_t kStretchUnits = 1024;  // of its k: 256 rows take 1 MB, half a second-level cache
-constexpr std::size_t kPieceUnits = 128;     // of a stretch: a panel's piece takes 16 KB, 32 rows of it as much
+constexpr std::size_t kBlockRows = 112;  // rows of a per item: eight register tiles of the widest instruction set
 constexpr std::size_t kBlockUnits =
     512;  // units of k per pass: a panel's piece (64 KB) stays in the second-level cache
 
@@ -96,61 +93,18 @@ void multiply(CpuExec& exec, Gemm gemm, const Rows<A>& a, const PackedMatrix& w,
   });
 }
 
-/// The largest part of `units`, at most `most` and whole tiles, that cuts them into equal parts.
-std::size_t equal_parts(std::size_t units, std::size_t most) {
-  const std::size_t parts = (units + most - 1) / most;
-  return ((units + parts - 1) / parts + 15) / 16 * 16;
-}
-
-/// One block of the product by tiles. A stretch of k at a time, so that its rows of a stay in the second-level cache
-/// while panels pass; of a panel one piece at a time, which stays in the first-level cache while rows pass. Sums lie
-/// together meanwhile: rows of `out` are often a power of two apart and would compete for the same lines.
-template <class Gemm>
-void multiply_tile_block(Gemm gemm, const std::uint32_t* a, std::size_t a_tiles, std::size_t row, std::size_t rows,
-                         const PackedMatrix& w, std::size_t begin, std::size_t end, View<float, 2> out) {
-  alignas(64) float sums[kTileBlockRows * kPanel];
-  const std::size_t units = w.k_units(), n = w.n();
-  // Few rows take the weights as they come from memory.
-  const std::size_t stretch = rows <= 32 ? units : equal_parts(units, kStretchUnits);
-  const std::size_t piece = rows <= 32 ? units : equal_parts(stretch, kPieceUnits);
-  for (std::size_t first = 0; first < units; first += stretch) {
-    const std::size_t last = std::min(units, first + stretch);
-    for (std::size_t panel = begin; panel < end; ++panel) {
-      const std::size_t columns = std::min(kPanel, n - panel * kPanel);
-      float* const to = out.data() + row * n + panel * kPanel;
-      if (first > 0) {
-        for (std::size_t r = 0; r < rows; ++r) std::copy_n(to + r * n, columns, sums + r * kPanel);
-      }
-      for (std::size_t unit = first; unit < last; unit += piece) {
-        const auto* b = reinterpret_cast<const std::uint32_t*>(w.panel(panel) + unit * kPanel);
-        gemm(rows, std::min(piece, last - unit), a + unit * 16, a_tiles, b, sums, kPanel, unit > 0);
-      }
-      for (std::size_t r = 0; r < rows; ++r) std::copy_n(sums + r * kPanel, columns, to + r * n);
+void multiply_bf16(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> out) {
+  const MatrixProduct product{w, out};
+  if (exec.micro().tiles != nullptr) return matmul_by_tiles(exec, a, {&product, 1});
+  const std::size_t m = a.extent(0), units = w.k_units();
+  auto* narrow = reinterpret_cast<std::uint32_t*>(exec.shared_scratch(m * units * 4));
+  exec.pool().run((m + 15) / 16, [&](std::size_t item, std::size_t) {
+    for (std::size_t row = item * 16; row < std::min(m, item * 16 + 16); ++row) {
+      if (w.k() % 2 != 0) narrow[(row + 1) * units - 1] = 0;
+      exec.micro().narrow_bf16(a.data() + row * w.k(), w.k(), reinterpret_cast<std::uint16_t*>(narrow + row * units));
     }
-  }
-}
-
-/// The product by matrix tiles.
-void multiply_tiles(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> out) {
-  const std::size_t m = a.extent(0), k = w.k();
-  const std::size_t stride = (k + 31) / 32 * 256;  // pairs that 16 rows take
-  const std::size_t row_tiles = (m + 15) / 16;
-  auto* tiles = reinterpret_cast<std::uint32_t*>(exec.shared_scratch(row_tiles * stride * 4));
-  const TileKernels& kernels = *exec.micro().tiles;
-  exec.pool().run(row_tiles, [&](std::size_t item, std::size_t) {
-    const std::size_t row = item * 16;
-    kernels.pack(std::min<std::size_t>(16, m - row), k, a.data() + row * k, k, tiles + item * stride);
   });
-  const std::size_t panels = (w.n() + kPanel - 1) / kPanel;
-  const std::size_t row_blocks = (m + kTileBlockRows - 1) / kTileBlockRows;
-  const std::size_t chunk = panels_of_item(exec, panels, row_blocks);
-  const std::size_t chunks = (panels + chunk - 1) / chunk;
-  exec.pool().run(row_blocks * chunks, [&](std::size_t item, std::size_t) {
-    const std::size_t row = item / chunks * kTileBlockRows;
-    const std::size_t begin = item % chunks * chunk;
-    multiply_tile_block(kernels.gemm, tiles + row / 16 * stride, stride, row, std::min(kTileBlockRows, m - row), w,
-                        begin, std::min(panels, begin + chunk), out);
-  });
+  multiply(exec, exec.micro().gemm_bf16, Rows<std::uint32_t>{narrow, units}, w, out);
 }
 
 }  // namespace
@@ -211,24 +165,28 @@ std::size_t PackedMatrix::packed_bytes(std::size_t n, std::size_t k, WeightForma
 }
 
 void matmul(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> out) {
+  matmul(exec, a, {{w, out}});
+}
+
+void matmul(CpuExec& exec, View<const float, 2> a, std::initializer_list<MatrixProduct> products) {
   const std::size_t m = a.extent(0);
-  MEMLANE_EXPECTS(a.extent(1) == w.k() && out.extent(0) == m && out.extent(1) == w.n());
+  bool all_by_tiles = exec.micro().tiles != nullptr;
+  for (const auto& [w, out] : products) {
+    MEMLANE_EXPECTS(a.extent(1) == w.k() && out.extent(0) == m && out.extent(1) == w.n());
+    all_by_tiles = all_by_tiles && w.format() == WeightFormat::bf16;
+  }
   if (m == 0) return;
   const StageScope stage(exec.stage_clock(), Stage::matmul);
-  if (is_quantised(w.format())) return quantised_matmul(exec, a, w, out);
-  if (w.format() == WeightFormat::f32)
-    return multiply(exec, exec.micro().gemm_f32, Rows<float>{a.data(), w.k()}, w, out);
-  if (exec.micro().tiles != nullptr) return multiply_tiles(exec, a, w, out);
-
-  const std::size_t units = w.k_units();
-  auto* narrow = reinterpret_cast<std::uint32_t*>(exec.shared_scratch(m * units * 4));
-  exec.pool().run((m + 15) / 16, [&](std::size_t item, std::size_t) {
-    for (std::size_t row = item * 16; row < std::min(m, item * 16 + 16); ++row) {
-      if (w.k() % 2 != 0) narrow[(row + 1) * units - 1] = 0;
-      exec.micro().narrow_bf16(a.data() + row * w.k(), w.k(), reinterpret_cast<std::uint16_t*>(narrow + row * units));
+  if (all_by_tiles) return matmul_by_tiles(exec, a, {products.begin(), products.size()});
+  for (const auto& [w, out] : products) {
+    if (is_quantised(w.format())) {
+      quantised_matmul(exec, a, w, out);
+    } else if (w.format() == WeightFormat::f32) {
+      multiply(exec, exec.micro().gemm_f32, Rows<float>{a.data(), w.k()}, w, out);
+    } else {
+      multiply_bf16(exec, a, w, out);
     }
-  });
-  multiply(exec, exec.micro().gemm_bf16, Rows<std::uint32_t>{narrow, units}, w, out);
+  }
 }
 
 }  // namespace memlane

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
 
 #include "kernels/cuda/exec.h"
 #include "kernels/scalar.h"
@@ -31,5 +32,15 @@ class CudaMatrix {
 /// out = a W^T, accumulated in float32; a is rounded to bfloat16 first. a: [m, k], out: [m, n]. Large products go
 /// through cuBLASLt, those of a few rows through a kernel that reads W once.
 void matmul(CudaExec& exec, View<const float, 2, Cuda> a, const CudaMatrix& w, View<float, 2, Cuda> out);
+
+/// One of several products of the same rows. out: [m, w.n()].
+struct CudaMatrixProduct {
+  const CudaMatrix& w;
+  View<float, 2, Cuda> out;
+};
+
+inline void matmul(CudaExec& exec, View<const float, 2, Cuda> a, std::initializer_list<CudaMatrixProduct> products) {
+  for (const auto& [w, out] : products) matmul(exec, a, w, out);
+}
 
 }  // namespace memlane

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/feed_forward.h"
 #include "kernels/cuda/layers.h"
 #include "memory/cuda/cuda_memory.h"
 #include "runtime/backend.h"

@@ -145,6 +145,30 @@ TEST_P(Matmul, RefusesShapesThatDoNotFit) {
   EXPECT_THROW(matmul(exec, View<const float, 2>(a.data(), {2, 3}), w, {out.data(), {2, 3}}), std::logic_error);
 }
 
+TEST_P(Matmul, GivesSeveralProductsOfTheSameRowsTheBitsOfEach) {
+  reference::Random random(31);
+  const std::size_t k = 70;
+  for (const std::size_t m : {1, 3, 17, 33, 300}) {
+    for (const DType compute : {DType::f32, DType::bf16}) {
+      CpuExec exec(3, GetParam());
+      const std::vector<float> a = random.floats(m * k, 2);
+      const View<const float, 2> rows(a.data(), {m, k});
+      std::vector<PackedMatrix> w;
+      std::vector<std::vector<float>> one, several;
+      for (const std::size_t n : {40, 7, 600}) {
+        const std::vector<float> elements = random.floats(n * k);
+        w.emplace_back(exec, reinterpret_cast<const std::byte*>(elements.data()), DType::f32, n, k, compute);
+        one.emplace_back(m * n, NAN);
+        several.emplace_back(m * n, NAN);
+        matmul(exec, rows, w.back(), {one.back().data(), {m, n}});
+      }
+      const auto out = [&](std::size_t i) { return View<float, 2>(several[i].data(), {m, w[i].n()}); };
+      matmul(exec, rows, {{w[0], out(0)}, {w[1], out(1)}, {w[2], out(2)}});
+      for (std::size_t i = 0; i < w.size(); ++i) EXPECT_TRUE(same_bits(one[i], several[i])) << m << " rows, " << i;
+    }
+  }
+}
+
 MEMLANE_ON_EVERY_INSTRUCTION_SET(Matmul);
 
 }  // namespace

@@ -1,0 +1,17 @@
+#pragma once
+
+#include "kernels/cuda/layers.h"
+#include "kernels/cuda/matmul.h"
+
+namespace memlane {
+
+/// The kernel of kernels/feed_forward.h on the GPU, under the same contract.
+inline void feed_forward(CudaExec& exec, View<const float, 2, Cuda> a, const CudaMatrix& gate, const CudaMatrix& up,
+                         const CudaMatrix& down, View<float, 2, Cuda> gates, View<float, 2, Cuda> ups,
+                         View<float, 2, Cuda> out) {
+  matmul(exec, a, {{gate, gates}, {up, ups}});
+  swiglu(exec, gates, ups, gates);
+  matmul(exec, gates, down, out);
+}
+
+}  // namespace memlane

@@ -1,0 +1,65 @@
+#include "kernels/feed_forward.h"
+
+#include "kernels/layers.h"
+#include "tests/kernels/kernel_fixture.h"
+
+namespace memlane::testing {
+namespace {
+
+PackedMatrix random_matrix(CpuExec& exec, reference::Random& random, std::size_t n, std::size_t k,
+                           WeightFormat format) {
+  const std::vector<float> rows = random.floats(n * k);
+  return PackedMatrix(exec, reinterpret_cast<const std::byte*>(rows.data()), DType::f32, n, k, format);
+}
+
+using FeedForward = KernelTest;
+
+// Each of its parts has tests of its own against the slow truth.
+TEST_P(FeedForward, HasTheBitsOfItsProductsOneByOne) {
+  reference::Random random(5);
+  struct Shape {
+    std::size_t tokens, hidden, intermediate;
+  };
+  for (const Shape& shape : {Shape{1, 64, 96}, Shape{5, 33, 70}, Shape{16, 100, 31}, Shape{17, 64, 257},
+                             Shape{40, 30, 64}, Shape{290, 70, 45}, Shape{300, 2100, 40}}) {
+    for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8}) {
+      SCOPED_TRACE(::testing::Message() << shape.tokens << " tokens, " << shape.hidden << ", " << shape.intermediate
+                                        << ", " << name_of(format));
+      CpuExec exec(3, GetParam());
+      const PackedMatrix gate = random_matrix(exec, random, shape.intermediate, shape.hidden, format);
+      const PackedMatrix up = random_matrix(exec, random, shape.intermediate, shape.hidden, format);
+      const PackedMatrix down = random_matrix(exec, random, shape.hidden, shape.intermediate, format);
+      std::vector<float> a = random.floats(shape.tokens * shape.hidden, 2);
+      std::vector<float> gates(shape.tokens * shape.intermediate, NAN), ups = gates, right(a.size(), NAN);
+      const auto view = [&](std::vector<float>& x) {
+        return View<float, 2>(x.data(), {shape.tokens, x.size() / shape.tokens});
+      };
+      matmul(exec, view(a), gate, view(gates));
+      matmul(exec, view(a), up, view(ups));
+      swiglu(exec, view(gates), view(ups), view(gates));
+      matmul(exec, view(gates), down, view(right));
+
+      feed_forward(exec, view(a), gate, up, down, view(gates), view(ups), view(a));
+      EXPECT_TRUE(same_bits(a, right));
+    }
+  }
+}
+
+TEST_P(FeedForward, RefusesMatricesThatDoNotFit) {
+  reference::Random random(6);
+  CpuExec exec(1, GetParam());
+  const auto matrix = [&](std::size_t n, std::size_t k) {
+    return random_matrix(exec, random, n, k, WeightFormat::bf16);
+  };
+  std::vector<float> a(2 * 8), inner(2 * 12);
+  const View<float, 2> x(a.data(), {2, 8}), space(inner.data(), {2, 12});
+  const PackedMatrix wide = matrix(12, 8), narrow = matrix(8, 12), other = matrix(13, 8);
+  EXPECT_THROW(feed_forward(exec, x, wide, other, narrow, space, space, x), std::logic_error);
+  EXPECT_THROW(feed_forward(exec, x, wide, wide, wide, space, space, x), std::logic_error);
+  EXPECT_THROW(feed_forward(exec, x, narrow, narrow, narrow, space, space, x), std::logic_error);
+}
+
+MEMLANE_ON_EVERY_INSTRUCTION_SET(FeedForward);
+
+}  // namespace
+}  // namespace memlane::testing
