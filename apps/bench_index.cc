@@ -89,6 +89,10 @@ void IndexBench::check(const ModelConfig& config) {
   for (const std::string& text : options_.lookups) {
     cases_.push_back(IndexCase::parse(text, k));
     require_lookup(config, cases_.back().lookup);
+    if (cases_.back().queries && options_.memory < settings_.window) {
+      input_error("lookup '{}': expected at least a window of memory, {} tokens, whose queries are used, found {}",
+                  text, settings_.window, options_.memory);
+    }
     most = std::max(most, index_bytes(entry_shape(config, settings_), cases_.back().lookup, options_.memory));
   }
   const std::size_t trials = options_.trials * options_.trial_length;
@@ -122,7 +126,7 @@ bool IndexBench::measure(const Tokenizer& tokenizer, const Model& model) {
     }
     Progress progress("lookups", 0, cases_.size(), !options_.quiet, "lookups");
     for (const IndexCase& each : cases_) {
-      cells_.push_back({each, probe.measure(each.lookup, tokenizer)});
+      cells_.push_back({each, probe.measure(each, tokenizer)});
       progress.update(cells_.size());
     }
   } catch (const Interrupted&) {
@@ -253,7 +257,9 @@ Subcommand add_bench_index(CLI::App& bench) {
   options->model.add_to(*app);
   app->add_option("--text", options->text, "A text file (UTF-8)")->required();
   app->add_option("--lookups", options->lookups,
-                  "Lookups beside dense: NAME or NAME:PARAMETERS, k=N for another --top-k among them")
+                  "Lookups beside dense: NAME or NAME:PARAMETERS, among them k=N for another --top-k, and for ivf "
+                  "queries=on for lists "
+                  "by distances as the queries of the last window of memory see them")
       ->capture_default_str();
   add_count(*app, "--memory", options->memory, "Tokens of the text in memory", {.least = 1});
   add_count(*app, "--targets", options->targets, "Tokens after them that are scored, whole windows", {.least = 1});

@@ -74,6 +74,11 @@ void DocumentMemory::update_indexes(CpuExec& exec) {
   indexed_entries_ = entries_;
 }
 
+void DocumentMemory::set_metrics(std::span<const std::vector<float>> metrics) {
+  MEMLANE_EXPECTS(metrics.size() == indexes_.size());
+  for (std::size_t i = 0; i < indexes_.size(); ++i) indexes_[i]->set_metric(metrics[i]);
+}
+
 std::size_t DocumentMemory::index_bytes() const {
   std::size_t sum = 0;
   for (const auto& index : indexes_) sum += index->bytes();

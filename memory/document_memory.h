@@ -26,6 +26,9 @@ class DocumentMemory {
   /// tokens are computed again; keys come from the segments.
   void update_indexes(CpuExec& exec);
 
+  /// KeyIndex::set_metric of each index, layer-major.
+  void set_metrics(std::span<const std::vector<float>> metrics);
+
   std::size_t entries() const { return entries_; }
   const std::vector<Segment>& segments() const { return segments_; }
   const EntryShape& shape() const { return shape_; }

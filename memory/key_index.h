@@ -27,6 +27,9 @@ class KeyIndex {
   virtual void train(View<const float, 2> keys) = 0;
   /// Whether add() wants values.
   virtual bool takes_values() const { return false; }
+  /// From here on an index that compares keys by their distances takes those of the keys, as rows, times `metric`
+  /// [head_dim, head_dim]; others ignore it. It is not saved with the index.
+  virtual void set_metric(std::span<const float>) {}
   /// Adds keys [n, head_dim]; they get the next ids, from 0. values: the same shape, or empty.
   virtual void add(const MicroKernels& micro, View<const float, 2> keys, View<const float, 2> values) = 0;
   /// Keys held.

@@ -44,6 +44,38 @@ ListIndex::Chunk ListIndex::empty_chunk(std::size_t lists) const {
   return chunk;
 }
 
+/// Rows of keys as distances between them are taken.
+std::vector<float> ListIndex::measured(View<const float, 2> rows) const {
+  if (metric_.empty()) return {rows.data(), rows.data() + rows.size()};
+  std::vector<float> result(rows.size());
+  for (std::size_t row = 0; row < rows.extent(0); ++row) {
+    float* const to = result.data() + row * head_dim_;
+    for (std::size_t d = 0; d < head_dim_; ++d) {
+      const float x = rows.data()[row * head_dim_ + d];
+      for (std::size_t i = 0; i < head_dim_; ++i) to[i] += x * metric_[d * head_dim_ + i];
+    }
+  }
+  return result;
+}
+
+/// The means of the clusters of keys, [lists, head_dim].
+std::vector<float> ListIndex::cluster(const MicroKernels& micro, View<const float, 2> keys, std::size_t lists) const {
+  if (metric_.empty()) return k_means(micro, keys, lists);
+  const std::vector<float> points = measured(keys);
+  const View<const float, 2> all(points.data(), keys.extents());
+  const std::vector<float> centres = k_means(micro, all, lists);
+  const std::vector<std::uint32_t> nearest = ClusterMeans({centres.data(), {lists, head_dim_}}).nearest(micro, all);
+  std::vector<float> means(lists * head_dim_), counts(lists);
+  for (std::size_t i = 0; i < nearest.size(); ++i) {
+    counts[nearest[i]] += 1;
+    for (std::size_t d = 0; d < head_dim_; ++d) means[nearest[i] * head_dim_ + d] += keys.data()[i * head_dim_ + d];
+  }
+  for (std::size_t list = 0; list < lists; ++list) {
+    for (std::size_t d = 0; d < head_dim_; ++d) means[list * head_dim_ + d] /= std::max(counts[list], 1.0F);
+  }
+  return means;
+}
+
 /// An empty chunk whose means are those of the clusters of its first keys.
 ListIndex::Chunk ListIndex::new_chunk(const MicroKernels& micro, View<const float, 2> keys) const {
   const std::size_t n = keys.extent(0);
@@ -54,7 +86,7 @@ ListIndex::Chunk ListIndex::new_chunk(const MicroKernels& micro, View<const floa
   for (std::size_t i = 0; i < used; ++i) {
     std::copy_n(keys.data() + i * n / used * head_dim_, head_dim_, sample.data() + i * head_dim_);
   }
-  const std::vector<float> means = k_means(micro, sample.view<2>({used, head_dim_}), chunk.lists);
+  const std::vector<float> means = cluster(micro, sample.view<2>({used, head_dim_}), chunk.lists);
   for (std::size_t list = 0; list < chunk.lists; ++list) {
     for (std::size_t d = 0; d < head_dim_; ++d) {
       chunk.means.data()[in_panels(list, d, head_dim_)] = means[list * head_dim_ + d];
@@ -92,9 +124,11 @@ void ListIndex::add(const MicroKernels& micro, View<const float, 2> keys, View<c
 /// Adds each key to the list whose mean is nearest. Means move with what they gain; keys stay where they are.
 void ListIndex::append(const MicroKernels& micro, Chunk& chunk, View<const float, 2> keys,
                        View<const float, 2> values) {
-  const std::vector<float> means = mean_rows(chunk);
+  const std::vector<float> rows_of_means = mean_rows(chunk);
+  const std::vector<float> means = measured({rows_of_means.data(), {chunk.lists, head_dim_}});
+  const std::vector<float> points = measured(keys);
   const std::vector<std::uint32_t> nearest =
-      ClusterMeans({means.data(), {chunk.lists, head_dim_}}).nearest(micro, keys);
+      ClusterMeans({means.data(), {chunk.lists, head_dim_}}).nearest(micro, {points.data(), keys.extents()});
   std::vector<std::vector<std::uint32_t>> rows(chunk.lists);
   for (std::size_t i = 0; i < nearest.size(); ++i) rows[nearest[i]].push_back(static_cast<std::uint32_t>(i));
   for (std::size_t list = 0; list < chunk.lists; ++list) {

@@ -34,6 +34,7 @@ class ListIndex : public KeyIndex {
   std::size_t training_size() const override { return 0; }
   void train(View<const float, 2>) override {}
   bool takes_values() const override { return true; }
+  void set_metric(std::span<const float> metric) override { metric_.assign(metric.begin(), metric.end()); }
   void add(const MicroKernels& micro, View<const float, 2> keys, View<const float, 2> values) override;
   std::size_t size() const override { return size_; }
   void search(View<const float, 2> queries, View<std::int64_t, 2> ids) const override;
@@ -71,8 +72,12 @@ class ListIndex : public KeyIndex {
   void update_spreads(Chunk& chunk) const;
   std::vector<float> mean_rows(const Chunk& chunk) const;
 
+  std::vector<float> measured(View<const float, 2> rows) const;
+  std::vector<float> cluster(const MicroKernels& micro, View<const float, 2> keys, std::size_t lists) const;
+
   ListSettings settings_;
   std::size_t head_dim_;
+  std::vector<float> metric_;  // [head_dim, head_dim], or none
   std::size_t size_ = 0;
   std::vector<Chunk> chunks_;
   std::vector<ListChunk> views_;

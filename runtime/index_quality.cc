@@ -8,6 +8,7 @@
 #include "memory/list_settings.h"
 #include "runtime/engine.h"
 #include "runtime/perplexity.h"
+#include "runtime/query_moments.h"
 #include "runtime/session.h"
 
 namespace memlane {
@@ -33,6 +34,10 @@ IndexCase IndexCase::parse(std::string_view text, std::size_t k) {
   while (!rest.empty()) {
     const std::string_view each = rest.substr(0, rest.find(','));
     rest.remove_prefix(std::min(rest.size(), each.size() + 1));
+    if (each == "queries=on" && result.lookup.kind == Lookup::Kind::ivf) {
+      result.queries = true;
+      continue;
+    }
     if (!each.starts_with("k=")) {
       if (!result.lookup.parameters.empty()) result.lookup.parameters += ',';
       result.lookup.parameters += each;
@@ -72,9 +77,10 @@ void IndexProbe::read(std::span<const std::int32_t> memory, std::span<const std:
   }
   memory_.emplace(std::move(session.own_memory()));
   targets_.assign(targets.begin(), targets.end());
-  truths_.assign(shape_.layers.size(), {});
   Memory dense(shape_, Lookup());
   dense.add(*memory_);
+  if (memory.size() >= settings_.window) find_metrics(dense, memory.last(settings_.window));
+  truths_.assign(shape_.layers.size(), {});
   std::size_t scored = 0;
   const auto record = [&](std::size_t slot, View<const float, 3> queries, float scale) {
     Truth& truth = truths_[slot];
@@ -86,8 +92,17 @@ void IndexProbe::read(std::span<const std::int32_t> memory, std::span<const std:
       ++truth.tokens;
     }
   };
-  score_targets(dense, record, scored);
+  score_targets(dense, targets_, record, scored);
   find_truth();
+}
+
+/// Moments of the queries of a window, which sees all of memory.
+void IndexProbe::find_metrics(Memory& dense, std::span<const std::int32_t> window) {
+  QueryMoments moments(shape_);
+  std::size_t scored = 0;
+  const auto add = [&](std::size_t slot, View<const float, 3> queries, float) { moments.add(slot, queries); };
+  score_targets(dense, window, add, scored);
+  metrics_ = moments.metrics();
 }
 
 void IndexProbe::read_trial(const RecallTrial& trial) {
@@ -127,8 +142,9 @@ void IndexProbe::find_truth() {
 }
 
 /// A memory over the same entries whose indexes were made window after window, as reading makes them.
-DocumentMemory IndexProbe::document(const DocumentMemory& from, const Lookup& lookup) {
-  DocumentMemory made(shape_, lookup);
+DocumentMemory IndexProbe::document(const DocumentMemory& from, const IndexCase& each) {
+  DocumentMemory made(shape_, each.lookup);
+  if (each.queries) made.set_metrics(metrics_);
   for (const Segment& segment : from.segments()) {
     if (stop_ != nullptr && stop_->load()) throw Interrupted("stopped");
     made.append(Segment(shape_, segment.count(), segment.bytes().data()));
@@ -137,10 +153,11 @@ DocumentMemory IndexProbe::document(const DocumentMemory& from, const Lookup& lo
   return made;
 }
 
-IndexQuality IndexProbe::measure(const Lookup& lookup, const Tokenizer& tokenizer) {
+IndexQuality IndexProbe::measure(const IndexCase& each, const Tokenizer& tokenizer) {
+  const Lookup& lookup = each.lookup;
   IndexQuality quality;
   auto start = std::chrono::steady_clock::now();
-  const DocumentMemory indexed = document(*memory_, lookup);
+  const DocumentMemory indexed = document(*memory_, each);
   quality.build_seconds = seconds_since(start);
   quality.bytes = indexed.index_bytes();
   Memory memory(shape_, lookup);
@@ -166,9 +183,9 @@ IndexQuality IndexProbe::measure(const Lookup& lookup, const Tokenizer& tokenize
     }
     quality.seconds_per_token += seconds_since(start) / static_cast<double>(tokens);
   }
-  quality.nll = score_targets(memory, {}, quality.targets);
+  quality.nll = score_targets(memory, targets_, {}, quality.targets);
   for (std::size_t trial = 0; trial < trials_.size(); ++trial) {
-    const DocumentMemory of_trial = document(trial_memories_[trial], lookup);
+    const DocumentMemory of_trial = document(trial_memories_[trial], each);
     quality.correct += answers_trial(trials_[trial], of_trial, lookup, tokenizer) ? 1 : 0;
     ++quality.trials;
   }
@@ -220,16 +237,17 @@ void IndexProbe::compare(Memory& memory, const Truth& truth, IndexQuality& quali
 }
 
 /// -ln p of all targets but the first of each window.
-double IndexProbe::score_targets(Memory& memory, const Memory::Observer& observer, std::size_t& scored) {
+double IndexProbe::score_targets(Memory& memory, std::span<const std::int32_t> targets,
+                                 const Memory::Observer& observer, std::size_t& scored) {
   const std::size_t window = settings_.window, vocab = model_.config.vocab_size;
   std::vector<float> logits(window * vocab);
   const View<float, 2> all(logits.data(), {window, vocab});
   double nll = 0;
   memory.set_observer(observer);
-  for (std::size_t begin = 0; begin < targets_.size(); begin += window) {
+  for (std::size_t begin = 0; begin < targets.size(); begin += window) {
     Engine engine(exec_, model_, settings_, memory);
     engine.set_stop_flag(stop_);
-    const auto ids = std::span<const std::int32_t>(targets_).subspan(begin, window);
+    const auto ids = targets.subspan(begin, window);
     engine.forward(ids, PassUntil::logits, all);
     for (std::size_t i = 0; i + 1 < window; ++i) nll += token_nll(all[i].flat(), ids[i + 1]);
     scored += window - 1;

@@ -20,6 +20,7 @@ namespace memlane {
 struct IndexCase {
   std::string text;
   Lookup lookup;
+  bool queries = false;  ///< "queries=on", ivf: lists by distances as queries see them (QueryMoments)
 
   /// k: where the text says none.
   static IndexCase parse(std::string_view text, std::size_t k);
@@ -59,7 +60,7 @@ class IndexProbe {
   void read_trial(const RecallTrial& trial);
 
   /// Throws Interrupted.
-  IndexQuality measure(const Lookup& lookup, const Tokenizer& tokenizer);
+  IndexQuality measure(const IndexCase& each, const Tokenizer& tokenizer);
 
  private:
   struct Recorded;
@@ -72,11 +73,13 @@ class IndexProbe {
     std::vector<std::int64_t> best;  // [tokens, heads, kRecalled]
     std::size_t tokens = 0;
   };
-  DocumentMemory document(const DocumentMemory& from, const Lookup& lookup);
+  DocumentMemory document(const DocumentMemory& from, const IndexCase& each);
   void find_truth();
+  void find_metrics(Memory& dense, std::span<const std::int32_t> window);
   View<const float, 3> queries_of(const Truth& truth, std::size_t begin, std::size_t end) const;
   void compare(Memory& memory, const Truth& truth, IndexQuality& quality);
-  double score_targets(Memory& memory, const Memory::Observer& observer, std::size_t& scored);
+  double score_targets(Memory& memory, std::span<const std::int32_t> targets, const Memory::Observer& observer,
+                       std::size_t& scored);
   bool answers_trial(const RecallTrial& trial, const DocumentMemory& document, const Lookup& lookup,
                      const Tokenizer& tokenizer);
 
@@ -87,7 +90,8 @@ class IndexProbe {
   EntryShape shape_;
   std::optional<DocumentMemory> memory_;
   std::vector<std::int32_t> targets_;
-  std::vector<Truth> truths_;  // of each memory layer
+  std::vector<std::vector<float>> metrics_;  // QueryMoments
+  std::vector<Truth> truths_;                // of each memory layer
   std::vector<RecallTrial> trials_;
   std::vector<DocumentMemory> trial_memories_;
 };

@@ -41,6 +41,37 @@ struct Keys {
   std::vector<float> keys, values;
 };
 
+TEST(ListIndex, TakesDistancesByTheMetric) {
+  const Keys keys(120);
+  const auto lists_apart = [&](std::size_t element) {  // the mean spread within lists of one element of the keys
+    ListIndex index(kSettings, kHeadDim);
+    std::vector<float> metric(kHeadDim * kHeadDim);
+    for (std::size_t d = 0; d < kHeadDim; ++d) metric[d * kHeadDim + d] = d == 3 ? 100.0F : 1.0F;
+    index.set_metric(metric);
+    keys.add(index, 0, keys.n);
+    double sum = 0;
+    const ListChunk& chunk = index.chunks().front();
+    for (std::size_t l = 0; l < chunk.lists; ++l) {
+      for (std::size_t i = 0; i < chunk.list[l].count; ++i) {
+        const float x = keys.keys[chunk.list[l].entries[i] * kHeadDim + element];
+        sum += std::abs(static_cast<double>(x - chunk.means[element * 32 + l])) / static_cast<double>(keys.n);
+      }
+    }
+    return sum;
+  };
+  EXPECT_LT(lists_apart(3), 0.25 * lists_apart(4)) << "the element that counts a hundred times";
+}
+
+TEST(ListIndex, IsTheSameUnderAMetricThatChangesNothing) {
+  const Keys keys(333);
+  ListIndex index(kSettings, kHeadDim);
+  std::vector<float> identity(kHeadDim * kHeadDim);
+  for (std::size_t d = 0; d < kHeadDim; ++d) identity[d * kHeadDim + d] = 1;
+  index.set_metric(identity);
+  for (std::size_t begin = 0; begin < keys.n; begin += 50) keys.add(index, begin, std::min(keys.n, begin + 50));
+  EXPECT_EQ(index.save(), keys.indexed().save());
+}
+
 TEST(ListIndex, HoldsEveryEntryOnceWithItsMoments) {
   const Keys keys(333);
   const ListIndex index = keys.indexed();
