@@ -15,6 +15,7 @@
 #include "apps/output.h"
 #include "runtime/resources.h"
 #include "runtime/speed.h"
+#include "runtime/stored_memory.h"
 
 namespace memlane {
 
@@ -75,14 +76,16 @@ void check(const SpeedOptions& options) {
     input_error("--model {}: has a shape of its own; leave out --shape, --layers and the like, or --model",
                 options.model.model);
   }
-  if (options.model.index) input_error("--index: expected --lookups here, of dense and exact");
+  if (options.model.index) input_error("--index: expected --lookups here, of dense, exact, int8 and ivf");
   for (const std::string& what : options.what) {
     if (what != "prefill" && what != "decode" && what != "ingest") {
       input_error("--what {}: expected prefill, decode or ingest", what);
     }
   }
   for (const std::string& lookup : options.lookups) {
-    if (lookup != "dense" && lookup != "exact") input_error("--lookups {}: expected dense or exact", lookup);
+    if (lookup != "dense" && lookup != "exact" && lookup != "int8" && lookup != "ivf") {
+      input_error("--lookups {}: expected dense, exact, int8 or ivf", lookup);
+    }
   }
   for (const std::size_t entries : options.memory) {
     if (entries % SpeedRun::kSegment != 0) {
@@ -135,7 +138,11 @@ int bench_speed(const SpeedOptions& given) {
                 settings.memory.window);
   }
   const std::vector<SpeedCase> cases = cases_of(options, settings.memory);
-  for (const SpeedCase& each : cases) settings.most_entries = std::max(settings.most_entries, each.memory);
+  std::size_t most_index = 0;
+  for (const SpeedCase& each : cases) {
+    settings.most_entries = std::max(settings.most_entries, each.memory);
+    most_index = std::max(most_index, index_bytes(entry_shape(config, settings.memory), each.lookup, each.memory));
+  }
   if (!options.model.device_choice().is_cpu()) {
     input_error("--device {}: expected cpu, whose kernels bench speed times", options.model.device);
   }
@@ -145,7 +152,7 @@ int bench_speed(const SpeedOptions& given) {
   // A random model is packed from its largest matrix, which then goes, and has an embedding table.
   const std::size_t sources =
       options.random() ? 2 * std::max(config.vocab_size, config.intermediate_size) * config.hidden_size * 2 : 0;
-  const std::size_t beside = SpeedRun::bytes(config, precision, settings);
+  const std::size_t beside = SpeedRun::bytes(config, precision, settings) + most_index;
   fmt::print(stderr,
              "{}\n{} cases of {} rounds; {} for weights, {} for {} entries of memory, activations and the ring\n",
              shape_text(config, settings.memory), cases.size(), options.rounds, bytes_text(weights), bytes_text(beside),
@@ -224,7 +231,9 @@ Subcommand add_bench_speed(CLI::App& bench) {
   add_count(*app, "--head-dim", options->head_dim, "Numbers in a head", kSize);
   add_count(*app, "--vocab", options->vocab, "Tokens in the vocabulary", kSize);
   app->add_option("--what", options->what, "Of prefill, decode and ingest")->delimiter(',')->capture_default_str();
-  app->add_option("--lookups", options->lookups, "Of dense and exact")->delimiter(',')->capture_default_str();
+  app->add_option("--lookups", options->lookups, "Of dense, exact, int8 and ivf")
+      ->delimiter(',')
+      ->capture_default_str();
   add_counts(*app, "--memory", options->memory, "Entries of memory to measure with, separated by commas");
   add_count(*app, "--rounds", options->rounds, "Rounds of each case; their median counts", {.least = 1, .most = 1000});
   add_count(*app, "--decode-tokens", options->decode_tokens, "Tokens decoded in a round", {.least = 1, .most = 4096});

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <random>
 
+#include "kernels/key_lists.h"
+#include "memory/list_settings.h"
 #include "runtime/cost_estimate.h"
 #include "runtime/local_settings.h"
 
@@ -14,6 +16,26 @@ namespace {
 double count(std::size_t x) {
   return static_cast<double>(x);
 }
+
+/// What a query looks at of the keys of one layer and head: a share of all, in their stored form or in lists, and means
+/// of lists.
+struct Scan {
+  Scan(const Lookup& lookup, std::size_t entries) {
+    if (!lookup.has_lists() || entries == 0) return;
+    const ListSettings settings = ListSettings::of(lookup);
+    lists = (entries + settings.chunk - 1) / settings.chunk * settings.lists;
+    share = std::min(1.0, count(settings.probes_of(lists)) / count(lists));
+  }
+  std::size_t lists = 0;
+  double share = 1;
+
+  /// Bytes of lists and means; those of stored keys are counted by bytes_read_per_token.
+  double list_bytes(std::size_t entries, std::size_t head_dim) const {
+    if (lists == 0) return 0;
+    return share * count(entries * key_list_panel_bytes(head_dim)) / kPanelEntries +
+           count(lists * head_dim * sizeof(float));
+  }
+};
 
 }  // namespace
 
@@ -86,7 +108,8 @@ double SpeedRun::pass(const SpeedCase& of, Memory& memory) {
 }
 
 SpeedCell SpeedRun::measure(const SpeedCase& of, std::size_t rounds) {
-  const DocumentMemory document = entries_.document(of.lookup, of.memory);
+  DocumentMemory document = entries_.document(of.lookup, of.memory);
+  document.update_indexes(exec_);
   Memory memory(document.shape(), of.lookup);
   memory.add(document);
   SpeedCell cell{.of = of, .seconds = {}, .limits = {}, .floor = floor(of)};
@@ -111,7 +134,9 @@ SpeedFloor SpeedRun::floor(const SpeedCase& of) const {
   SpeedFloor floor;
   if (of.kind == SpeedCase::Kind::decode) {
     const std::size_t local = kQuestion + settings_.decode_tokens / 2;
-    floor.bytes = bytes_read_per_token(config, settings, model_.precision, of.lookup, {local, of.memory});
+    floor.bytes = bytes_read_per_token(config, settings, model_.precision, of.lookup, {local, of.memory}) +
+                  count(settings.mem_layers.size() * config.num_kv_heads) *
+                      Scan(of.lookup, of.memory).list_bytes(of.memory, config.head_dim);
     return floor;
   }
   const bool whole = of.kind == SpeedCase::Kind::prefill;
@@ -125,7 +150,7 @@ SpeedFloor SpeedRun::floor(const SpeedCase& of) const {
   floor.matmul_operations =
       2 * tokens * (layers * layer_weights + (whole ? 0 : kv_weights)) + (whole ? 2 * head_weights : 0);
   const double attending = count(settings.mem_layers.size()) - (whole ? 0 : 1);
-  const double per_entry = of.lookup.kind == Lookup::Kind::dense ? 4 : 2;
+  const double per_entry = (of.lookup.kind == Lookup::Kind::dense ? 4 : 2) * Scan(of.lookup, of.memory).share;
   floor.attention_operations =
       2 * q_size * tokens * (tokens + 1) * layers + attending * per_entry * q_size * tokens * count(of.memory);
   return floor;

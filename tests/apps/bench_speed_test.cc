@@ -60,9 +60,10 @@ TEST_F(SpeedCommand, StagesAddUpToTheTimeOfTheRounds) {
 }
 
 TEST_F(SpeedCommand, MeasuresAModelAndPrintsATable) {
-  const Outcome outcome = run(speed(
-      {"--model", stories(), "--mem-layers", "2,3", "--memory", "0,2048", "--lookups", "exact", "--what", "decode"}));
+  const Outcome outcome = run(speed({"--model", stories(), "--mem-layers", "2,3", "--memory", "0,2048", "--lookups",
+                                     "exact,int8,ivf", "--what", "decode"}));
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  for (const char* lookup : {"exact", "int8", "ivf"}) EXPECT_THAT(outcome.out, ::testing::HasSubstr(lookup));
   EXPECT_THAT(outcome.err, ::testing::HasSubstr("memory layers 2,3"));
   EXPECT_THAT(outcome.out, ::testing::HasSubstr("floor ms"));
   EXPECT_THAT(outcome.out, ::testing::HasSubstr("machine: f32 "));
@@ -72,7 +73,7 @@ TEST_F(SpeedCommand, RefusesWhatCannotBe) {
   expect_refused(tiny({"--shape", "c"}), {"--shape c", "expected a or b"});
   expect_refused(tiny({"--model", stories()}), {"--model", "--shape"});
   expect_refused(tiny({"--what", "sleep"}), {"--what sleep", "prefill"});
-  expect_refused(tiny({"--lookups", "HNSW32"}), {"--lookups HNSW32", "dense or exact"});
+  expect_refused(tiny({"--lookups", "HNSW32"}), {"--lookups HNSW32", "dense, exact, int8 or ivf"});
   expect_refused(tiny({"--lookup", "exact"}), {"--lookups"});
   expect_refused(tiny({"--memory", "100"}), {"--memory 100", "2048"});
   expect_refused(tiny({"--heads", "3"}), {"--kv-heads 2", "3 heads"});
