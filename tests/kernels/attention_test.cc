@@ -42,10 +42,10 @@ std::vector<std::size_t> visible_entries(const Visibility& visibility, std::size
 }
 
 /// How far a softmax weight may be from its true value, to itself: matrix tiles multiply weights that were rounded to
-/// bfloat16, and take an exponential that is good enough for that.
+/// bfloat16.
 double weight_error(const CpuExec& exec, const Shape& shape) {
   const bool by_tiles = exec.micro().tiles != nullptr && shape.dtype == DType::bf16;
-  return by_tiles && shape.bf16_queries ? 0x1p-9 + 2e-4 : 0;
+  return by_tiles && shape.bf16_queries ? 0x1p-9 + 1e-5 : 0;
 }
 
 /// The farthest of the values' elements d from x.

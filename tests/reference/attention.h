@@ -58,15 +58,35 @@ inline Partial partial_attention(const Row& query, const Entries& entries, doubl
   return partial;
 }
 
-/// Values weighed by the softmax of their scores.
-inline Row softmax_average(const Row& scores, const Matrix& values) {
-  const double max = *std::max_element(scores.begin(), scores.end());
-  Row average(values.front().size(), 0.0);
-  double weight = 0;
-  for (std::size_t i = 0; i < scores.size(); ++i) weight += std::exp(scores[i] - max);
-  for (std::size_t i = 0; i < scores.size(); ++i) {
-    for (std::size_t d = 0; d < average.size(); ++d) average[d] += std::exp(scores[i] - max) / weight * values[i][d];
+/// Scores and values of some of the entries of a softmax. rounds: their weights, relative to the greatest among them,
+/// are rounded to bfloat16.
+struct ScoredValues {
+  Row scores;
+  Matrix values;
+  bool rounds = false;
+
+  void add(double score, const Row& value) {
+    scores.push_back(score);
+    values.push_back(value);
   }
+};
+
+/// All values weighed by the softmax of all scores.
+inline Row softmax_average(const std::vector<ScoredValues>& parts) {
+  const auto max_of = [](const Row& scores) { return *std::max_element(scores.begin(), scores.end()); };
+  double max = -std::numeric_limits<double>::infinity(), total = 0;
+  for (const ScoredValues& part : parts) max = std::max(max, part.scores.empty() ? max : max_of(part.scores));
+  Row average(parts.front().values.front().size(), 0.0);
+  for (const ScoredValues& part : parts) {
+    for (std::size_t i = 0; i < part.scores.size(); ++i) {
+      const double own_max = max_of(part.scores);
+      const double own = std::exp(part.scores[i] - own_max);
+      const double weight = (part.rounds ? rounded(own, DType::bf16) : own) * std::exp(own_max - max);
+      total += weight;
+      for (std::size_t d = 0; d < average.size(); ++d) average[d] += weight * part.values[i][d];
+    }
+  }
+  for (double& x : average) x /= total;
   return average;
 }
 

@@ -25,14 +25,18 @@ namespace memlane::reference {
 /// Rounding. Memory entries are always rounded to mem_dtype. With compute f32 nothing else is. With compute bf16 it
 /// rounds to bfloat16 where the decoder does: every weight matrix and every input of a matrix product (normalised x,
 /// attention output, gated activations); k and v after projection; k again after rotation; q after rotation. What stays
-/// unrounded: embeddings, the residual stream, norms and their weights, scores and weights of attention, logits.
+/// unrounded: embeddings, the residual stream, norms and their weights, scores and weights of attention, logits. With
+/// rounds_weights the weights of dense attention to entries of bfloat16 are rounded too, those of the local window (of
+/// at most 256 tokens) and of each segment of memory relative to the greatest there: as matrix tiles do.
 class ReferenceModel {
  public:
-  ReferenceModel(const std::filesystem::path& folder, MemorySettings settings, DType compute)
+  ReferenceModel(const std::filesystem::path& folder, MemorySettings settings, DType compute,
+                 bool rounds_weights = false)
       : config_(read_model_config(folder)),
         settings_(std::move(settings)),
         compute_(compute),
-        local_(config_.num_layers) {
+        local_(config_.num_layers),
+        rounds_weights_(rounds_weights) {
     const Checkpoint checkpoint = Checkpoint::open(folder);
     for (const Tensor* tensor : checkpoint.tensors()) read(*tensor);
     memory_.resize(config_.num_layers, std::vector<Entries>(config_.num_kv_heads));
@@ -162,20 +166,24 @@ class ReferenceModel {
     Row out;
     for (std::size_t head = 0; head < config_.num_heads; ++head) {
       const std::size_t kv_head = head / (config_.num_heads / config_.num_kv_heads);
-      Row scores;
-      Matrix values;
+      std::vector<ScoredValues> parts = {{.scores = {}, .values = {}, .rounds = rounds_weights_}};
       for (std::size_t i = 0; i <= position; ++i) {
         if (!sees(layer, position, i)) continue;
-        scores.push_back(scale * score(layer, q[head], position, local_[layer][i].keys[kv_head], i));
-        values.push_back(local_[layer][i].values[kv_head]);
+        parts[0].add(scale * score(layer, q[head], position, local_[layer][i].keys[kv_head], i),
+                     local_[layer][i].values[kv_head]);
       }
       const Row query = rotated(layer, q[head], position, local_[layer].back().frequencies);
       const Entries remembered = memory_seen(layer, kv_head, query);
-      for (std::size_t i = 0; i < remembered.keys.size(); ++i) {
-        scores.push_back(scale * dot(query, remembered.keys[i]));
-        values.push_back(remembered.values[i]);
+      std::size_t in_segment = 0, segment = 0;
+      for (std::size_t i = 0; i < remembered.keys.size(); ++i, ++in_segment) {
+        const bool begins = i == 0 || (top_k_ == 0 && in_segment == segments_[segment]);
+        if (begins && i > 0) ++segment;
+        if (begins) in_segment = 0;
+        const bool rounds = rounds_weights_ && top_k_ == 0 && settings_.mem_dtype == DType::bf16;
+        if (begins) parts.push_back({.scores = {}, .values = {}, .rounds = rounds});
+        parts.back().add(scale * dot(query, remembered.keys[i]), remembered.values[i]);
       }
-      const Row attended = softmax_average(scores, values);
+      const Row attended = softmax_average(parts);
       out.insert(out.end(), attended.begin(), attended.end());
     }
     return product(prefix + "o_proj.weight", out);
@@ -231,6 +239,7 @@ class ReferenceModel {
       }
       tokens.clear();
     }
+    if (memory_count_ > 0) segments_.push_back(memory_count_);
     memory_count_ = 0;
   }
 
@@ -255,6 +264,8 @@ class ReferenceModel {
   std::size_t plain_count_ = 0;               // tokens that plain layers hold
   std::size_t memory_count_ = 0;              // tokens since something moved to memory
   std::vector<std::vector<Entries>> memory_;  // [layers][kv_heads]
+  std::vector<std::size_t> segments_;         // entries that came to memory together
+  bool rounds_weights_;
 };
 
 }  // namespace memlane::reference

@@ -44,7 +44,7 @@ Errors run_both(const std::filesystem::path& folder, const MemorySettings& setti
   CpuExec exec(2, set);
   const Model model = load_model(exec, folder, compute);
   Session session(exec, model, settings, lookup);
-  ReferenceModel truth(folder, settings, compute);
+  ReferenceModel truth(folder, settings, compute, compute == DType::bf16 && exec.micro().tiles != nullptr);
   reference::Random random(seed);
   Errors worst;
   for (const std::size_t tokens : calls) {
