@@ -9,10 +9,13 @@
 #include "apps/documents.h"
 #include "apps/generation.h"
 #include "apps/interrupt.h"
+#include "apps/memory_budget.h"
 #include "apps/model_options.h"
 #include "apps/output.h"
 #include "apps/sources_report.h"
+#include "runtime/resources.h"
 #include "runtime/session.h"
+#include "runtime/stored_memory.h"
 
 namespace memlane {
 
@@ -20,6 +23,7 @@ namespace {
 
 struct AskOptions {
   ModelOptions model;
+  MemoryBudget budget;
   std::string memory;
   AskedDocuments documents;
   std::string question;
@@ -37,8 +41,29 @@ void note_incomplete(const MemoryFile& file, const std::vector<std::uint32_t>& i
   }
 }
 
-int ask(AskOptions options) {
+/// What asking documents takes. tokens: of the question and the answer.
+MemoryNeed need_of(const CpuExec& exec, const ModelConfig& config, const MemorySettings& settings, Precision precision,
+                   const Lookup& lookup, const MemoryFile& file, std::span<const std::uint32_t> asked,
+                   std::size_t tokens) {
+  SessionSize size = {.tokens = tokens, .entries = 0, .segments = 1, .documents = asked.size() + 1};
+  std::uint64_t entries = 0;
+  for (const std::uint32_t id : asked) {
+    const StoredDocument& document = file.documents()[id];
+    size.segments += document.windows.size();
+    size.entries += document.entries();
+    for (const StoredWindow& window : document.windows) entries += file.header().shape.segment_bytes(window.count);
+  }
+  const IndexBytes indexes = stored_index_bytes(exec, file, asked, lookup);
+  MemoryNeed need = session_need(exec, config, settings, precision, lookup, size);
+  need.fixed += indexes.own + Session::entry_bytes(config, settings, tokens);
+  need.entries = entries + indexes.mapped;
+  return need;
+}
+
+int ask(AskOptions& options) {
   options.generation.sampler.check();
+  options.budget.check();
+  options.budget.keep({});
   require_utf8("question", options.question);
   const std::size_t most_sources =
       options.sources.empty() ? 0 : parse_count("--sources", options.sources.back(), {.least = 1, .most = 1000});
@@ -56,15 +81,22 @@ int ask(AskOptions options) {
     options.model.last_context_length = std::min(ids.size(), *options.model.window);
   const MemorySettings settings = options.model.settings(config);
   const Precision precision = options.model.precision();
-  require_room(config, settings, precision, lookup,
-               {ids.size() + options.generation.max_tokens, entries_of(file, asked), 0}, "this question",
-               "use a shorter one, or fewer --max-tokens");
+  if (options.budget.most && !options.model.device_choice().is_cpu()) {
+    input_error("--max-memory-bytes: expected the model on the CPU, found --device {}; leave one of them out",
+                options.model.device);
+  }
+  const std::size_t tokens = ids.size() + options.generation.max_tokens;
+  const MemoryNeed need = need_of(exec, config, settings, precision, lookup, file, asked, tokens);
+  options.budget.require(need, "this question");
+  options.budget.keep(need);
+  require_memory(need.fixed - need.present, "this question", "use a shorter one, or fewer --max-tokens");
   const Model model = load_model(exec, options.model.model, precision, options.model.device_choice());
   const AskedMemory memory(exec, file, asked, model, tokenizer.fingerprint(), settings, lookup);
   note_incomplete(file, asked);
 
   Session session(exec, model, settings, lookup, memory.seen());
   session.set_stop_flag(&interrupt_flag());
+  session.set_pieces(options.budget.pieces());
   MemoryWeights weights;
   if (most_sources > 0) session.set_record(&weights);
   const bool json = options.generation.json;
@@ -81,6 +113,8 @@ int ask(AskOptions options) {
     report["documents"] = memory.seen().size();
     report["memory_entries"] = entries_of(file, asked);
     report["lookup"] = lookup.name();
+    report["planned_memory_bytes"] = options.budget.planned(need);
+    report["peak_memory_bytes"] = peak_memory();
     if (sources) report["sources"] = sources->json();
     print_json(report);
   } else {
@@ -95,6 +129,7 @@ Subcommand add_ask(CLI::App& program) {
   CLI::App* app = program.add_subcommand("ask", "Continue a question out of a memory file");
   const auto options = std::make_shared<AskOptions>();
   options->model.add_to(*app);
+  options->budget.add_to(*app, false);
   app->add_option("--memory", options->memory, "The memory file; it is never changed")->required();
   options->documents.add_to(*app);
   app->add_option("question", options->question, "The text to continue")->required();

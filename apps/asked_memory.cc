@@ -37,8 +37,10 @@ AskedMemory::AskedMemory(CpuExec& exec, const MemoryFile& file, std::vector<std:
   asked_for.lookup = file.header().lookup;
   asked_for.top_k = file.header().top_k;
   asked_for.settings.erase("index parameters");
-  const auto parameters = file.header().settings.find("index parameters");
-  if (parameters != file.header().settings.end()) asked_for.settings.insert(*parameters);
+  for (const char* of_reading : {"index parameters", kEviction}) {
+    const auto found = file.header().settings.find(of_reading);
+    if (found != file.header().settings.end()) asked_for.settings.insert(*found);
+  }
   require_same_meaning(file, asked_for);
   documents_ = load_documents(exec, file, ids_, lookup);
   for (const auto& document : documents_) seen_.push_back(document.get());

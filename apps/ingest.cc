@@ -4,14 +4,15 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
-#include "apps/documents.h"
 #include "apps/generation.h"
+#include "apps/ingest_jobs.h"
+#include "apps/ingest_plan.h"
 #include "apps/interrupt.h"
+#include "apps/memory_budget.h"
 #include "apps/model_options.h"
 #include "apps/output.h"
 #include "apps/progress.h"
 #include "memory/memory_file_writer.h"
-#include "runtime/cost_estimate.h"
 #include "runtime/resources.h"
 #include "runtime/session.h"
 #include "runtime/stored_memory.h"
@@ -23,6 +24,7 @@ namespace {
 
 struct IngestOptions {
   ModelOptions model;
+  MemoryBudget budget;
   std::string memory;
   std::vector<std::string> documents;
   std::optional<std::string> name;
@@ -31,47 +33,33 @@ struct IngestOptions {
   bool json = false;
 };
 
-/// What is to be done with one document.
-struct Job {
-  Document document;
-  std::optional<std::uint32_t> stored;  ///< its id, if the file has it already
-  std::string stored_name;              ///< what it is called there
-  bool complete = false;
-  std::size_t tokens_done = 0;
-  bool spooled = false;  ///< its text came from standard input
-};
-
-/// What a run will take.
-struct Plan {
-  std::size_t tokens = 0;
-  std::size_t tokens_done = 0;
-  std::uint64_t memory_bytes = 0;  ///< weights, local cache, workspace, the largest document's entries
-  std::uint64_t disk_bytes = 0;
-  double seconds = 0;
-};
-
 class Ingest {
  public:
-  explicit Ingest(IngestOptions options) : options_(std::move(options)), spool_(options_.memory) {}
+  explicit Ingest(IngestOptions& options) : options_(options), spool_(options_.memory) {}
   int run();
 
  private:
+  void check(const ModelConfig& config, const Lookup& lookup) const;
+  void require_evictable(const Lookup& lookup) const;
   void read_documents(const Tokenizer& tokenizer);
   void require_same_settings(const ModelConfig& config, Precision precision, const Tokenizer& tokenizer,
                              const Lookup& lookup) const;
+  void choose_kept(const CpuExec& exec, const ModelConfig& config, Precision precision);
   Lookup choose_lookup() const;
-  Plan make_plan(CpuExec& exec, const ModelConfig& config, Precision precision, const EntryShape& shape,
-                 const Lookup& lookup) const;
-  void print_plan(const Plan& plan) const;
+  std::vector<Reading> readings() const;
+  MemoryFileHeader header(const Model& model, const std::string& tokenizer_fingerprint, const Lookup& lookup) const;
+  void print_plan(const IngestPlan& plan) const;
+  void require_room(const IngestPlan& plan);
   bool ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& lookup, MemoryFileWriter& writer);
   bool ingest_all(CpuExec& exec, const Model& model, const std::string& tokenizer_fingerprint, const Lookup& lookup);
   void finish(const Job& job, const DocumentMemory& memory, const Lookup& lookup, MemoryFileWriter& writer) const;
-  nlohmann::json report(const Plan& plan, bool interrupted) const;
+  nlohmann::json report(const IngestPlan& plan, bool interrupted) const;
 
-  IngestOptions options_;
+  IngestOptions& options_;
   Spool spool_;
   std::optional<MemoryFileWriter> writer_;
   MemorySettings settings_;
+  std::optional<std::size_t> kept_;  // entries of the windows before it that a window sees at most; none for all
   std::vector<Job> jobs_;
   std::size_t tokens_read_ = 0;
   double seconds_ = 0;
@@ -100,41 +88,6 @@ void Ingest::read_documents(const Tokenizer& tokenizer) {
   }
 }
 
-/// Finds the documents that the file has already, by their text.
-void match_stored(std::vector<Job>& jobs, const MemoryFile& file) {
-  for (Job& job : jobs) {
-    for (const StoredDocument& stored : file.documents()) {
-      if (stored.dropped || stored.info.text_fingerprint != job.document.text_fingerprint ||
-          stored.info.tokens != job.document.ids.size())
-        continue;
-      job.stored = stored.info.id;
-      job.stored_name = stored.info.name;
-      job.complete = stored.complete;
-      job.tokens_done = stored.entries();
-    }
-  }
-}
-
-/// A name stands for one text. file: the memory file; null before there is one.
-void require_new_names(const std::vector<Job>& jobs, const MemoryFile* file) {
-  for (const Job& job : jobs) {
-    if (job.stored) continue;
-    const std::string& name = job.document.name;
-    for (const Job& other : jobs) {
-      if (&other == &job || other.document.name != name || other.stored) continue;
-      input_error("{}: expected one text of this name, found two; ingest one of them by itself, with another --name",
-                  name);
-    }
-    for (const StoredDocument& stored : file != nullptr ? file->documents() : std::vector<StoredDocument>()) {
-      if (stored.dropped || stored.info.name != name) continue;
-      input_error(
-          "{}: holds another text of the name '{}' already (document {}); give this one another --name, or drop that "
-          "one with `memlane memory drop`",
-          file->path().string(), name, stored.info.id);
-    }
-  }
-}
-
 /// What can be told without the weights: a file is not added to, or called complete, with other settings than it was
 /// made with.
 void Ingest::require_same_settings(const ModelConfig& config, Precision precision, const Tokenizer& tokenizer,
@@ -143,7 +96,39 @@ void Ingest::require_same_settings(const ModelConfig& config, Precision precisio
   Model model{.folder = options_.model.model, .config = config, .checkpoint = Checkpoint::open(options_.model.model)};
   model.precision = precision;
   model.fingerprint = file.header().model_fingerprint;
-  require_same_meaning(file, memory_header(model, tokenizer.fingerprint(), settings_, lookup));
+  require_same_meaning(file, header(model, tokenizer.fingerprint(), lookup));
+}
+
+MemoryFileHeader Ingest::header(const Model& model, const std::string& tokenizer_fingerprint,
+                                const Lookup& lookup) const {
+  MemoryFileHeader result = memory_header(model, tokenizer_fingerprint, settings_, lookup);
+  if (kept_) result.settings[kEviction] = eviction_text(*kept_);
+  return result;
+}
+
+/// What a window sees of those before it: as the file says, whose documents were read so, or else the budget.
+void Ingest::choose_kept(const CpuExec& exec, const ModelConfig& config, Precision precision) {
+  MemoryBudget& budget = options_.budget;
+  const bool evicts = budget.choice() == Beyond::evict_oldest;
+  if (writer_) {
+    kept_ = kept_entries(writer_->stored());
+    if (budget.beyond && evicts != kept_.has_value()) {
+      input_error(
+          "{}: was made {} --beyond evict-oldest, found --beyond {}; go on as it was made, or ingest into a new file",
+          options_.memory, kept_ ? "with" : "without", name_of(*budget.beyond));
+    }
+    if (kept_) budget.beyond = Beyond::evict_oldest;
+  } else if (evicts) {
+    Lookup lookup = options_.model.lookup();
+    if (lookup.kind == Lookup::Kind::automatic) lookup.kind = Lookup::Kind::exact;  // what may take more than dense
+    kept_ = entries_to_keep(exec, {config, settings_, precision, lookup, readings(), {}}, budget);
+  }
+}
+
+std::vector<Reading> Ingest::readings() const {
+  std::vector<Reading> result;
+  for (const Job& job : jobs_) result.push_back({job.document.ids.size(), job.tokens_done});
+  return result;
 }
 
 /// An automatic lookup is what the file has, or what suits the largest document: each attends to its own memory.
@@ -155,41 +140,10 @@ Lookup Ingest::choose_lookup() const {
   }
   std::size_t most = 0;
   for (const Job& job : jobs_) most = std::max(most, job.document.ids.size());
-  return options_.model.lookup(most, options_.quiet);
+  return options_.model.lookup(kept_ ? std::min(most, *kept_) : most, options_.quiet);
 }
 
-Plan Ingest::make_plan(CpuExec& exec, const ModelConfig& config, Precision precision, const EntryShape& shape,
-                       const Lookup& lookup) const {
-  Plan plan;
-  std::size_t most_entries = 0;
-  ReadingCost cost;
-  for (const Job& job : jobs_) {
-    const std::size_t tokens = job.document.ids.size();
-    plan.tokens += tokens;
-    plan.tokens_done += job.tokens_done;
-    const std::size_t left = tokens - job.tokens_done;
-    if (left == 0) continue;
-    most_entries = std::max(most_entries, tokens);
-    const ReadingCost of_document = reading_cost(config, settings_, job.tokens_done, tokens);
-    cost.matmul_flops += of_document.matmul_flops;
-    cost.scores += of_document.scores;
-    constexpr std::size_t kRecordBytes = 512;     // headers and padding of a record, generously
-    for (std::size_t begin = 0; begin < left;) {  // a segment and its ids for each sub-window of each window
-      const std::size_t in_window = settings_.window - begin % settings_.window;
-      const std::size_t count = std::min({left - begin, in_window, settings_.memory_window});
-      plan.disk_bytes += shape.segment_bytes(count) + count * sizeof(std::int32_t) + kRecordBytes;
-      begin += count;
-    }
-    plan.disk_bytes += index_bytes(shape, lookup, tokens) + 8 * kRecordBytes;
-  }
-  plan.memory_bytes = weight_bytes(config, precision) +
-                      Session::bytes(config, settings_, precision.compute, most_entries) +
-                      2 * index_bytes(shape, lookup, most_entries);
-  if (cost.matmul_flops > 0) plan.seconds = estimate_seconds(exec, config, precision, cost);
-  return plan;
-}
-
-void Ingest::print_plan(const Plan& plan) const {
+void Ingest::print_plan(const IngestPlan& plan) const {
   const bool cut = settings_.memory_window < settings_.window;
   fmt::print(stderr, "{}: {} layers of memory ({}), windows of {} tokens{}\n", options_.memory,
              settings_.mem_layers.size(), layers_text(settings_.mem_layers), settings_.window,
@@ -204,9 +158,17 @@ void Ingest::print_plan(const Plan& plan) const {
     fmt::print(stderr, "  {}: {} tokens in {} windows{}\n", job.document.name, count_text(tokens),
                count_text(windows_for(tokens, settings_.window)), state);
   }
-  fmt::print(stderr, "  needs {} of memory ({} free), {} of disk ({} free) and about {}\n",
-             bytes_text(plan.memory_bytes), bytes_text(free_memory()), bytes_text(plan.disk_bytes),
-             bytes_text(free_disk(options_.memory)), duration_text(plan.seconds));
+  fmt::print(stderr, "{}", plan_text(plan, options_.budget, options_.memory, kept_));
+}
+
+void Ingest::require_room(const IngestPlan& plan) {
+  options_.budget.require(plan.memory, "reading these documents");
+  options_.budget.keep(plan.memory);
+  const bool spills = options_.budget.choice() == Beyond::spill;
+  const std::uint64_t allocated = spills ? plan.memory.fixed : plan.memory.bytes();
+  require_memory(allocated - plan.memory.present, "reading these documents",
+                 "use fewer --mem-layers, a smaller --mem-dtype or a smaller --window");
+  require_disk(plan.disk_bytes, options_.memory, "the memory");
 }
 
 void Ingest::finish(const Job& job, const DocumentMemory& memory, const Lookup& lookup,
@@ -223,6 +185,7 @@ bool Ingest::ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& l
   const Document& document = job.document;
   Session session(exec, model, settings_, lookup);
   session.set_stop_flag(&interrupt_flag());
+  session.set_pieces(options_.budget.pieces());
   if (!job.stored) {
     job.stored =
         writer.begin_document({0, document.name, document.text_fingerprint, document.text_bytes, document.ids.size()});
@@ -234,12 +197,14 @@ bool Ingest::ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& l
   while (job.tokens_done < document.ids.size()) {
     const std::size_t count = std::min(settings_.window, document.ids.size() - job.tokens_done);
     const auto ids = std::span(document.ids).subspan(job.tokens_done, count);
+    if (kept_) session.own_memory().keep_newest(*kept_);
     try {
       writer.append_window(*job.stored, ids, session.read_window(ids));
     } catch (const Interrupted&) {
       stopped = true;
       break;
     }
+    if (options_.budget.choice() == Beyond::spill) session.own_memory().use_stored(writer.map_last_window());
     job.tokens_done += count;
     tokens_read_ += count;
     progress.update(job.tokens_done);
@@ -255,11 +220,11 @@ bool Ingest::ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& l
 /// Returns false if it was stopped.
 bool Ingest::ingest_all(CpuExec& exec, const Model& model, const std::string& tokenizer_fingerprint,
                         const Lookup& lookup) {
-  const MemoryFileHeader header = memory_header(model, tokenizer_fingerprint, settings_, lookup);
+  const MemoryFileHeader wanted = header(model, tokenizer_fingerprint, lookup);
   if (writer_) {
-    require_same_meaning(writer_->stored(), header);
+    require_same_meaning(writer_->stored(), wanted);
   } else {
-    writer_.emplace(MemoryFileWriter::create(options_.memory, header));
+    writer_.emplace(MemoryFileWriter::create(options_.memory, wanted));
   }
   spool_.keep();
   bool stopped = false;
@@ -278,7 +243,7 @@ bool Ingest::ingest_all(CpuExec& exec, const Model& model, const std::string& to
   return !stopped;
 }
 
-nlohmann::json Ingest::report(const Plan& plan, bool interrupted) const {
+nlohmann::json Ingest::report(const IngestPlan& plan, bool interrupted) const {
   nlohmann::json documents = nlohmann::json::array();
   for (const Job& job : jobs_) {
     documents.push_back({{"name", job.document.name},
@@ -289,32 +254,31 @@ nlohmann::json Ingest::report(const Plan& plan, bool interrupted) const {
   }
   std::error_code ignored;
   const bool exists = std::filesystem::exists(options_.memory, ignored);
-  return {{"memory", options_.memory},
-          {"documents", documents},
-          {"window", settings_.window},
-          {"memory_window", settings_.memory_window},
-          {"mem_layers", settings_.mem_layers},
-          {"planned_memory_bytes", plan.memory_bytes},
-          {"planned_disk_bytes", plan.disk_bytes},
-          {"planned_seconds", plan.seconds},
-          {"file_bytes", exists ? std::filesystem::file_size(options_.memory, ignored) : 0},
-          {"tokens_read", tokens_read_},
-          {"seconds", seconds_},
-          {"tokens_per_second", seconds_ > 0 ? static_cast<double>(tokens_read_) / seconds_ : 0.0},
-          {"interrupted", interrupted}};
+  const MemoryBudget& budget = options_.budget;
+  nlohmann::json report = {{"memory", options_.memory},
+                           {"documents", documents},
+                           {"window", settings_.window},
+                           {"memory_window", settings_.memory_window},
+                           {"mem_layers", settings_.mem_layers},
+                           {"planned_memory_bytes", budget.planned(plan.memory)},
+                           {"planned_fixed_bytes", plan.memory.fixed},
+                           {"planned_entry_bytes", plan.memory.entries},
+                           {"peak_memory_bytes", peak_memory()},
+                           {"planned_disk_bytes", plan.disk_bytes},
+                           {"planned_seconds", plan.seconds},
+                           {"file_bytes", exists ? std::filesystem::file_size(options_.memory, ignored) : 0},
+                           {"tokens_read", tokens_read_},
+                           {"seconds", seconds_},
+                           {"tokens_per_second", seconds_ > 0 ? static_cast<double>(tokens_read_) / seconds_ : 0.0},
+                           {"interrupted", interrupted}};
+  if (budget.most) report["max_memory_bytes"] = *budget.most;
+  if (budget.most) report["beyond"] = name_of(budget.choice());
+  if (kept_) report["kept_entries"] = *kept_;
+  return report;
 }
 
-int Ingest::run() {
-  interrupt_flag();
-  std::error_code ignored;
-  if (std::filesystem::exists(options_.memory, ignored)) {
-    writer_.emplace(MemoryFileWriter::append_to(options_.memory));
-    options_.model.take_from(writer_->stored());
-  }
-  CpuExec exec = options_.model.make_exec();
-  const Lookup asked_lookup = options_.model.lookup();
-  const ModelConfig config = read_model_config(options_.model.model);
-  settings_ = options_.model.settings(config);
+/// Options that do not go together.
+void Ingest::check(const ModelConfig& config, const Lookup& lookup) const {
   if (settings_.mem_layers.empty()) {
     input_error(
         "{}: expected memory layers, found none, so nothing would be remembered; choose some with --mem-layers, for "
@@ -327,25 +291,59 @@ int Ingest::run() {
         "tokens to the next; ingest without it",
         settings_.overlap > 0 ? "--overlap" : "--sliding-window");
   }
-  const EntryShape shape = entry_shape(config, settings_);
-  if (asked_lookup.has_index()) make_key_index(asked_lookup, shape.head_dim);  // refused before any work
+  if (options_.budget.most && !options_.model.device_choice().is_cpu()) {
+    input_error("--max-memory-bytes: expected the model on the CPU, found --device {}; leave one of them out",
+                options_.model.device);
+  }
+  if (lookup.has_index()) make_key_index(lookup, config.head_dim);  // refused before any work
+}
+
+/// Once it is known what is kept.
+void Ingest::require_evictable(const Lookup& lookup) const {
+  if (!kept_) return;
+  if (lookup.has_index()) {
+    input_error(
+        "--beyond evict-oldest: expected --index dense or exact, whose memory can lose its oldest entries, found {}; "
+        "choose one of them, or --beyond spill",
+        lookup.name());
+  }
+  if (!options_.model.device_choice().is_cpu()) {
+    input_error("{}: was made with --beyond evict-oldest, which needs --device cpu, found {}", options_.memory,
+                options_.model.device);
+  }
+}
+
+int Ingest::run() {
+  interrupt_flag();
+  options_.budget.check();
+  options_.budget.keep({});
+  std::error_code ignored;
+  if (std::filesystem::exists(options_.memory, ignored)) {
+    writer_.emplace(MemoryFileWriter::append_to(options_.memory));
+    options_.model.take_from(writer_->stored());
+  }
+  CpuExec exec = options_.model.make_exec();
+  const Lookup asked_lookup = options_.model.lookup();
+  const ModelConfig config = read_model_config(options_.model.model);
+  settings_ = options_.model.settings(config);
+  check(config, asked_lookup);
   const Tokenizer tokenizer = Tokenizer::open(options_.model.model);
   require_vocabulary(tokenizer, config, options_.model.model);
   const Precision precision = options_.model.precision();
   read_documents(tokenizer);
+  choose_kept(exec, config, precision);
   const Lookup lookup = choose_lookup();
+  require_evictable(lookup);
   if (writer_) require_same_settings(config, precision, tokenizer, lookup);
   if (writer_) match_stored(jobs_, writer_->stored());
   require_new_names(jobs_, writer_ ? &writer_->stored() : nullptr);
 
-  const Plan plan = make_plan(exec, config, precision, shape, lookup);
+  const IngestPlan plan = plan_ingest(exec, {config, settings_, precision, lookup, readings(), kept_});
   if (!options_.quiet) print_plan(plan);
   const bool something_to_do = std::any_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return !job.complete; });
   bool interrupted = false;
   if (something_to_do) {
-    require_memory(plan.memory_bytes, "reading these documents",
-                   "use fewer --mem-layers, a smaller --mem-dtype or a smaller --window");
-    require_disk(plan.disk_bytes, options_.memory, "the memory");
+    require_room(plan);
     if (!options_.plan_only) {
       const Model model = load_model(exec, options_.model.model, precision, options_.model.device_choice());
       interrupted = !ingest_all(exec, model, tokenizer.fingerprint(), lookup);
@@ -373,6 +371,7 @@ Subcommand add_ingest(CLI::App& program) {
   CLI::App* app = program.add_subcommand("ingest", "Read documents into a memory file");
   const auto options = std::make_shared<IngestOptions>();
   options->model.add_to(*app);
+  options->budget.add_to(*app, true);
   app->add_option("--memory", options->memory, "The memory file to make or to add to")->required();
   app->add_option("documents", options->documents, "Text files (UTF-8); - for standard input")->required();
   app->add_option("--name", options->name, "What to call the document (default: its file name)");

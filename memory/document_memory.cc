@@ -21,6 +21,29 @@ void DocumentMemory::append(Segment segment) {
   }
 }
 
+void DocumentMemory::use_stored(std::span<const std::byte* const> bytes) {
+  MEMLANE_EXPECTS(bytes.size() <= segments_.size());
+  const std::size_t first = segments_.size() - bytes.size();
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    Segment& segment = segments_[first + i];
+    segment = Segment(shape_, segment.count(), bytes[i]);
+    for (std::size_t b = 0; b < blocks_.size(); ++b) {
+      blocks_[b][first + i] = segment.block(b / shape_.kv_heads, b % shape_.kv_heads);
+    }
+  }
+}
+
+void DocumentMemory::keep_newest(std::size_t entries) {
+  MEMLANE_EXPECTS(indexes_.empty());
+  std::size_t forgotten = 0;
+  while (forgotten < segments_.size() && entries_ - segments_[forgotten].count() >= entries) {
+    entries_ -= segments_[forgotten++].count();
+  }
+  const auto count = static_cast<std::ptrdiff_t>(forgotten);
+  segments_.erase(segments_.begin(), segments_.begin() + count);
+  for (auto& blocks : blocks_) blocks.erase(blocks.begin(), blocks.begin() + count);
+}
+
 const KeyIndex* DocumentMemory::index(std::size_t layer_slot, std::size_t kv_head) const {
   if (indexes_.empty() || indexed_entries_ != entries_) return nullptr;
   return indexes_[layer_slot * shape_.kv_heads + kv_head].get();

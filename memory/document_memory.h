@@ -22,6 +22,13 @@ class DocumentMemory {
   /// update_indexes().
   void append(Segment segment);
 
+  /// Goes on with other bytes in place of those of the last bytes.size() segments, which it frees: the same entries,
+  /// kept alive and unchanged by somebody else (a mapped file).
+  void use_stored(std::span<const std::byte* const> bytes);
+
+  /// Forgets the oldest segments as long as `entries` or more are left without them. Not for lookups with indexes.
+  void keep_newest(std::size_t entries);
+
   /// Brings the indexes up to the entries: trains those that have waited for enough keys, adds what they lack. No
   /// tokens are computed again; keys come from the segments.
   void update_indexes(CpuExec& exec);

@@ -45,6 +45,8 @@ class WritableFile {
   WritableFile& operator=(WritableFile&& other) noexcept;
 
   const std::filesystem::path& path() const { return path_; }
+  /// To map the file with; open to read and write.
+  int descriptor() const { return fd_; }
   /// Whether the name still leads to this file: someone may have moved or replaced it.
   bool is_at_its_path() const;
 

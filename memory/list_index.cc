@@ -254,14 +254,27 @@ std::size_t ListIndex::bytes() const {
   return sum;
 }
 
+namespace {
+
+std::size_t chunks_of(const ListSettings& settings, std::size_t entries) {
+  return (entries + settings.chunk - 1) / settings.chunk;
+}
+std::size_t lists_of(const ListSettings& settings, std::size_t entries) {
+  return std::max<std::size_t>(1, std::min(settings.lists, entries / kLeastKeys)) * chunks_of(settings, entries);
+}
+
+}  // namespace
+
 std::size_t ListIndex::bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries) {
-  const std::size_t chunks = (entries + settings.chunk - 1) / settings.chunk;
-  const std::size_t lists = std::max<std::size_t>(1, std::min(settings.lists, entries / kLeastKeys)) * chunks;
   // Half a panel of each list is empty, and its head and ids are padded.
-  const std::size_t panels = (entries + lists * kPanelEntries / 2) / kPanelEntries + 1;
-  return panels * key_list_panel_bytes(head_dim) + entries * sizeof(std::uint32_t) +
-         lists * (2 * panels_for(head_dim) * kPanelEntries * sizeof(float) + 128) +
-         chunks * (2 * panels_for(head_dim) * kPanelEntries * head_dim * sizeof(float) + 1024) + 128;
+  const std::size_t panels = (entries + lists_of(settings, entries) * kPanelEntries / 2) / kPanelEntries + 1;
+  return panels * key_list_panel_bytes(head_dim) + entries * sizeof(std::uint32_t) + 128 +
+         own_bytes_for(settings, head_dim, entries);
+}
+
+std::size_t ListIndex::own_bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries) {
+  return lists_of(settings, entries) * (2 * panels_for(head_dim) * kPanelEntries * sizeof(float) + 128) +
+         chunks_of(settings, entries) * (2 * panels_for(head_dim) * kPanelEntries * head_dim * sizeof(float) + 1024);
 }
 
 }  // namespace memlane

@@ -30,6 +30,8 @@ class ListIndex : public KeyIndex {
   static bool is_saved_list_index(std::span<const std::byte> bytes);
   /// Bytes that an index over so many entries takes, saved or not, about.
   static std::size_t bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
+  /// Of them those that a loaded index does not leave where they are: means and the like.
+  static std::size_t own_bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
 
   std::size_t training_size() const override { return 0; }
   void train(View<const float, 2>) override {}

@@ -8,7 +8,10 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <string>
+
+#include "memory/mapped_file.h"
 
 namespace memlane {
 
@@ -21,6 +24,7 @@ struct Mapping {
   std::array<char, 1024> path{};
 };
 std::array<Mapping, 256> mappings;
+std::mutex letting_go;  // held, not by the signal handler, while a mapping must not go
 
 void say(const char* text) {
   if (::write(STDERR_FILENO, text, std::strlen(text)) < 0) return;  // there is nobody else to tell
@@ -64,9 +68,18 @@ void watch_pages(const std::byte* begin, std::size_t size, const std::filesystem
 }
 
 void forget_pages(const std::byte* begin) {
+  const std::lock_guard<std::mutex> lock(letting_go);
   for (Mapping& mapping : mappings) {
     std::uintptr_t expected = reinterpret_cast<std::uintptr_t>(begin);
     if (mapping.begin.compare_exchange_strong(expected, 0)) return;
+  }
+}
+
+void let_go_of_watched_pages() {
+  const std::lock_guard<std::mutex> lock(letting_go);
+  for (const Mapping& mapping : mappings) {
+    const std::uintptr_t begin = mapping.begin;
+    if (begin > 1) let_go({reinterpret_cast<const std::byte*>(begin), mapping.size});
   }
 }
 

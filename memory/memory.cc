@@ -4,6 +4,7 @@
 
 #include "kernels/entry_weights.h"
 #include "kernels/top_k.h"
+#include "memory/lost_pages.h"
 
 namespace memlane {
 
@@ -13,6 +14,12 @@ namespace {
 constexpr std::size_t kProposalBytes = std::size_t{64} << 20;
 /// Query rows that one thread hands to an index at once.
 constexpr std::size_t kRowsPerSearch = 128;
+
+/// Tokens whose proposals fit in kProposalBytes.
+std::size_t proposing_tokens(std::size_t heads, std::size_t k, std::size_t documents) {
+  const std::size_t bytes_per_token = heads * (documents + 1) * k * (sizeof(std::int64_t) + sizeof(float));
+  return std::max<std::size_t>(1, kProposalBytes / bytes_per_token);
+}
 
 /// Tokens [begin, end) of a partial.
 AttentionPartial slice(const AttentionPartial& partial, std::size_t begin, std::size_t end) {
@@ -55,7 +62,7 @@ void Memory::attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> 
   if (observer_) observer_(layer_slot, queries, scale);
   const View<const EntryBlock, 2> all = join(documents_, layer_slot, joined_);
   if (lookup_.kind == Lookup::Kind::dense) {
-    return memlane::attend(exec, queries, all, scale, Visibility::all(), out);
+    return attend_in_pieces(exec, queries, all, scale, out);
   }
   const std::size_t piece = tokens_at_once(queries.extent(1));
   const bool estimates = lookup_.has_lists() && lists_.tail;
@@ -65,8 +72,17 @@ void Memory::attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> 
     AttentionPartial tail;
     if (estimates) tail = tail_.get(end - begin, queries.extent(1), queries.extent(2));
     const Selected selected = select(exec, layer_slot, of_piece, scale, all, estimates ? &tail : nullptr);
-    attend_selected(exec, of_piece, all, selected.ids, selected.scores, scale, slice(out, begin, end));
+    // Chosen entries are scattered over the file: what a token's bring with them is looked at before the next.
+    const std::size_t of_token = queries.extent(1) * selected.ids.extent(2) * kMappedAround;
+    const std::size_t step = pieces_.pause ? std::max<std::size_t>(1, pieces_.bytes / of_token) : end - begin;
+    for (std::size_t at = begin; at < end; at += step) {
+      const std::size_t first = at - begin, last = std::min(end - begin, first + step);
+      if (pieces_.pause) pieces_.pause();
+      attend_selected(exec, of_piece.slice(first, last), all, selected.ids.slice(first, last),
+                      selected.scores.slice(first, last), scale, slice(out, at, begin + last));
+    }
     if (estimates) merge(exec, slice(out, begin, end), tail);
+    if (pieces_.pause) pieces_.pause();
   }
 }
 
@@ -86,11 +102,18 @@ void Memory::add_weights(CpuExec& exec, std::size_t layer_slot, View<const float
   }
 }
 
-/// Tokens whose proposals fit in kProposalBytes.
 std::size_t Memory::tokens_at_once(std::size_t heads) const {
-  const std::size_t proposals = (documents_.size() + 1) * std::min(lookup_.top_k, entries());
-  const std::size_t bytes_per_token = heads * proposals * (sizeof(std::int64_t) + sizeof(float));
-  return std::max<std::size_t>(1, kProposalBytes / bytes_per_token);
+  return proposing_tokens(heads, std::min(lookup_.top_k, entries()), documents_.size());
+}
+
+std::size_t Memory::lookup_bytes(const Lookup& lookup, std::size_t heads, std::size_t tokens, std::size_t entries,
+                                 std::size_t documents) {
+  const std::size_t k = std::min(lookup.top_k, entries);
+  if (lookup.kind == Lookup::Kind::dense || k == 0) return 0;
+  // What is chosen; with FAISS also what one document and all of them propose.
+  const std::size_t lists = lookup.kind == Lookup::Kind::faiss ? documents + 2 : 1;
+  return std::min(tokens, proposing_tokens(heads, k, documents)) * heads * lists * k *
+         (sizeof(std::int64_t) + sizeof(float));
 }
 
 Memory::Selected Memory::select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale) {
@@ -109,7 +132,7 @@ Memory::Selected Memory::select(CpuExec& exec, std::size_t layer_slot, View<cons
   const auto ids = ids_.view<3>({tokens, heads, k});
   const auto scores = scores_.view<3>({tokens, heads, k});
   if (lookup_.kind == Lookup::Kind::exact) {
-    top_k_scan(exec, queries, all, ids, scores);
+    scan_in_pieces(exec, queries, all, ids, scores);
   } else if (lookup_.has_lists()) {
     search(exec, layer_slot, queries, scale, all, ids, scores, tail);
   } else {

@@ -42,8 +42,21 @@ class Memory {
   /// The entries that each query attends to, if the lookup is not dense. Valid until the next call.
   Selected select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale);
 
+  /// Bytes that looking entries up takes beside the kernels' scratch: of `tokens` queries of `heads` heads at once, in
+  /// a memory of so many entries and documents.
+  static std::size_t lookup_bytes(const Lookup& lookup, std::size_t heads, std::size_t tokens, std::size_t entries,
+                                  std::size_t documents);
+
   /// Where lists are searched, what the searches looked at is counted here from now on; null for nowhere.
   void set_count(SearchCount* count) { count_ = count; }
+  /// How entries that lie in a mapped file are looked at while what is resident is kept below a limit.
+  struct Pieces {
+    std::size_t bytes = 0;        ///< of entries at a time, about: a window is not cut
+    std::function<void()> pause;  ///< called after each piece; the pages looked at so far may then be given back
+  };
+  /// Looks at entries in pieces from now on: dense and exact lookups do, those with indexes pause after each call
+  /// alone. Results are the same, bit for bit. No pause: all at once.
+  void set_pieces(Pieces pieces) { pieces_ = std::move(pieces); }
   /// Called with the layer, the queries and the scale of each call of attend() before it attends; for measuring.
   using Observer = std::function<void(std::size_t layer_slot, View<const float, 3> queries, float scale)>;
   void set_observer(Observer observer) { observer_ = std::move(observer); }
@@ -68,8 +81,15 @@ class Memory {
   void propose(CpuExec& exec, const DocumentMemory& document, std::size_t layer_slot, View<const float, 3> queries,
                View<std::int64_t, 3> ids, View<float, 3> scores);
 
+  bool in_pieces(View<const EntryBlock, 2> all, std::size_t bytes_per_entry) const;
+  void attend_in_pieces(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> all, float scale,
+                        AttentionPartial out);
+  void scan_in_pieces(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> all,
+                      View<std::int64_t, 3> ids, View<float, 3> scores);
+
   EntryShape shape_;
   Lookup lookup_;
+  Pieces pieces_;
   ListSettings lists_;  // of a lookup that has lists
   std::vector<const DocumentMemory*> documents_;
   SearchCount* count_ = nullptr;
@@ -77,7 +97,7 @@ class Memory {
   // The blocks of all documents, or of one, as [kv_heads, blocks]: made for each call, which reads every block anyway.
   std::vector<EntryBlock> joined_, of_document_;
   std::vector<ListChunk> chunks_;  // [kv_heads, chunks], the same
-  PartialBuffer tail_;
+  PartialBuffer tail_, of_piece_;
   Buffer<std::int64_t> ids_;
   Buffer<float> scores_;
   Buffer<std::int64_t> proposed_ids_;

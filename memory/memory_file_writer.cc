@@ -150,9 +150,21 @@ void MemoryFileWriter::append_window(std::uint32_t document, std::span<const std
     entries += segment.count();
   }
   MEMLANE_EXPECTS(entries == ids.size());
+  std::uint64_t end = commit_.length;
   store(records);
+  last_window_.clear();
+  for (const Record& record : records) {
+    end += record.bytes();
+    last_window_.push_back({end - round_up(record.body.size(), kAlignment), record.body.size()});
+  }
   target.windows += static_cast<std::uint32_t>(records.size());
   target.entries += entries;
+}
+
+std::vector<const std::byte*> MemoryFileWriter::map_last_window() {
+  std::vector<const std::byte*> mapped;
+  for (const Stretch& stretch : last_window_) mapped.push_back(map_.at(file_, stretch.offset, stretch.bytes));
+  return mapped;
 }
 
 void MemoryFileWriter::store_indexes(std::uint32_t document, std::size_t entries_covered,

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "memory/file_io.h"
+#include "memory/growing_map.h"
 #include "memory/memory_file.h"
 #include "memory/segment.h"
 
@@ -44,6 +45,11 @@ class MemoryFileWriter {
   void append_window(std::uint32_t document, std::span<const std::int32_t> ids, const Segment& segment) {
     append_window(document, ids, {&segment, 1});
   }
+
+  /// Where the entries that append_window() stored last lie in the mapped file: for each segment the same bytes,
+  /// aligned to 64. They stay there while the writer lives, also when it is moved. Throws InputError if the file cannot
+  /// be mapped.
+  std::vector<const std::byte*> map_last_window();
 
   /// Stores the key indexes of a document, replacing those stored before.
   /// entries_covered: they index the first so many entries. blobs: [memory layers * kv heads], layer-major.
@@ -108,6 +114,12 @@ class MemoryFileWriter {
   bool broken_ = false;  // a failed commit could be neither finished nor undone
   Commit commit_;
   std::vector<Document> documents_;
+  struct Stretch {
+    std::uint64_t offset = 0;
+    std::size_t bytes = 0;
+  };
+  std::vector<Stretch> last_window_;  // where its bodies are
+  GrowingMap map_;
 };
 
 }  // namespace memlane

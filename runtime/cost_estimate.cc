@@ -59,7 +59,7 @@ double seconds_per_score(CpuExec& exec, const ModelConfig& config, DType dtype) 
 }  // namespace
 
 ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settings, std::size_t first,
-                         std::size_t tokens) {
+                         std::size_t tokens, std::size_t kept) {
   if (settings.mem_layers.empty() || first >= tokens) return {};
   const auto count = [](std::size_t x) { return static_cast<double>(x); };
   const double heads = count(config.num_heads);
@@ -75,8 +75,9 @@ ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settin
       const double pass = count(std::min(settings.memory_window, end - begin));
       cost.matmul_flops += 2 * pass * (whole_layers * layer + kv);
       // Plain layers see the window so far, memory layers their part of it and all of memory.
+      const std::size_t seen = std::min(window, kept) + begin - window;
       const double plain = (whole_layers - attending_layers) * (count(begin - window) + pass / 2);
-      cost.scores += heads * pass * (plain + attending_layers * (count(begin) + pass / 2));
+      cost.scores += heads * pass * (plain + attending_layers * (count(seen) + pass / 2));
     }
   }
   return cost;

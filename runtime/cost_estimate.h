@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
 
 #include "kernels/exec.h"
 #include "kernels/weight_format.h"
@@ -16,9 +17,9 @@ struct ReadingCost {
 };
 
 /// The cost of reading tokens [first, tokens) of a document in windows, every entry of memory scanned. A pass ends at
-/// the last memory layer, which only stores.
+/// the last memory layer, which only stores. kept: of the windows before it, each window sees so many entries at most.
 ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settings, std::size_t first,
-                         std::size_t tokens);
+                         std::size_t tokens, std::size_t kept = std::numeric_limits<std::size_t>::max());
 
 /// How long that takes on this machine, in seconds: a few milliseconds of each kind of work are run and scaled up.
 double estimate_seconds(CpuExec& exec, const ModelConfig& config, Precision precision, const ReadingCost& cost);

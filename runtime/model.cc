@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "memory/hash.h"
+#include "memory/mapped_file.h"
 #include "runtime/resources.h"
 
 #ifdef MEMLANE_HAS_CUDA
@@ -27,6 +28,7 @@ std::string model_fingerprint(CpuExec& exec, const ModelConfig& config, const Ch
     Fingerprint part;
     part.add(tensor.name).add(name_of(tensor.dtype)).add(std::as_bytes(std::span(tensor.shape))).add(tensor.bytes);
     parts[i] = part.hex();
+    let_go(tensor.bytes);
   });
   Fingerprint whole;
   whole.add(fmt::format("{} {} {} {} {} {} {} {} {:.9g} {:.17g} {} {}", config.model_type, config.vocab_size,

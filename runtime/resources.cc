@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -57,6 +58,13 @@ std::uint64_t free_memory() {
   const auto available = number_after("/proc/meminfo", "MemAvailable:");
   const std::uint64_t system = available ? *available * 1024 : kUnlimited;
   return std::min({system, left_of_control_group(), left_of_address_space()});
+}
+
+std::uint64_t resident_memory() {
+  std::ifstream in("/proc/self/statm");
+  std::uint64_t all = 0, resident = 0;
+  if (!(in >> all >> resident)) return 0;
+  return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 std::uint64_t peak_memory() {

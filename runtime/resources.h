@@ -11,6 +11,9 @@ namespace memlane {
 /// a resource limit says so.
 std::uint64_t free_memory();
 
+/// Bytes that this process has resident, pages of mapped files included; 0 where the system does not say.
+std::uint64_t resident_memory();
+
 /// The largest resident size that this process has had, in bytes.
 std::uint64_t peak_memory();
 

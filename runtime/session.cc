@@ -102,17 +102,21 @@ void Session::check_ids(std::span<const std::int32_t> ids) const {
   }
 }
 
-std::size_t Session::bytes(const ModelConfig& config, const MemorySettings& settings, DType compute,
-                           std::size_t entries) {
-  const std::size_t segments = entries / settings.window * windows_for(settings.window, settings.memory_window) +
-                               windows_for(entries % settings.window, settings.memory_window);
-  const std::size_t memory =
-      settings.mem_layers.empty()
-          ? 0
-          : segments * entry_shape(config, settings).segment_bytes(std::min(entries, settings.memory_window));
-  const std::size_t tokens = std::min(entries, longest_pass(settings));
-  return LocalAttention<CpuExec>::bytes(config, settings, compute, tokens) +
-         Decoder<CpuExec>::workspace_bytes(config, tokens) + memory;
+std::size_t Session::pass_bytes(const ModelConfig& config, const MemorySettings& settings, DType compute,
+                                std::size_t tokens) {
+  const std::size_t at_once = std::min(tokens, longest_pass(settings));
+  return LocalAttention<CpuExec>::bytes(config, settings, compute, at_once) +
+         Decoder<CpuExec>::workspace_bytes(config, at_once);
+}
+
+std::size_t Session::entry_bytes(const ModelConfig& config, const MemorySettings& settings, std::size_t entries) {
+  if (settings.mem_layers.empty()) return 0;
+  const EntryShape shape = entry_shape(config, settings);
+  const auto of_window = [&](std::size_t tokens) {
+    return tokens / settings.memory_window * shape.segment_bytes(settings.memory_window) +
+           shape.segment_bytes(tokens % settings.memory_window);
+  };
+  return entries / settings.window * of_window(settings.window) + of_window(entries % settings.window);
 }
 
 }  // namespace memlane

@@ -68,12 +68,22 @@ class Session {
   /// Records what entries of memory weigh from here on: of the documents in the order given, then of what this session
   /// moved to memory. See Decoder::set_record. Throws InputError where the model is on a device that cannot.
   void set_record(MemoryWeights* record) { engine_.set_record(record); }
+  /// See Memory::set_pieces; for models on the CPU.
+  void set_pieces(Memory::Pieces pieces) { memory_.set_pieces(std::move(pieces)); }
   /// Called with (tokens done, tokens in all) after each window of a call.
   void set_progress(std::function<void(std::size_t, std::size_t)> progress) { progress_ = std::move(progress); }
 
-  /// Bytes that a session takes beside the weights, for `entries` entries in its own memory.
+  /// Bytes that a session takes beside the weights, for `entries` entries in its own memory: those of these entries,
+  /// and of passes over as many tokens.
   static std::size_t bytes(const ModelConfig& config, const MemorySettings& settings, DType compute,
-                           std::size_t entries);
+                           std::size_t entries) {
+    return pass_bytes(config, settings, compute, entries) + entry_bytes(config, settings, entries);
+  }
+  /// Of its local context and passes over up to `tokens` tokens in all.
+  static std::size_t pass_bytes(const ModelConfig& config, const MemorySettings& settings, DType compute,
+                                std::size_t tokens);
+  /// Of the segments that a document of `entries` tokens leaves in memory.
+  static std::size_t entry_bytes(const ModelConfig& config, const MemorySettings& settings, std::size_t entries);
 
  private:
   using Until = PassUntil;

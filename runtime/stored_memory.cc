@@ -1,5 +1,8 @@
 #include "runtime/stored_memory.h"
 
+#include <algorithm>
+#include <charconv>
+
 #include "memory/hash.h"
 #include "memory/list_index.h"
 #include "runtime/local_settings.h"
@@ -80,12 +83,42 @@ void require_same_meaning(const MemoryFile& file, const MemoryFileHeader& asked_
   }
 }
 
+std::string eviction_text(std::size_t kept) {
+  return fmt::format("oldest, {} entries", kept);
+}
+
+std::optional<std::size_t> kept_entries(const MemoryFile& file) {
+  const auto& settings = file.header().settings;
+  const auto found = settings.find(kEviction);
+  if (found == settings.end()) return std::nullopt;
+  constexpr std::string_view kBefore = "oldest, ";
+  const std::string& text = found->second;
+  std::size_t kept = 0;
+  const char* const begin = text.data() + std::min(text.size(), kBefore.size());
+  const bool read = std::from_chars(begin, text.data() + text.size(), kept).ec == std::errc();
+  if (!read || text != eviction_text(kept) || kept == 0 || kept % file.header().window != 0) {
+    input_error("{}: expected \"{}\" in its header to be \"{}\", found \"{}\"; ingest into a new file",
+                file.path().string(), kEviction, eviction_text(file.header().window), text);
+  }
+  return kept;
+}
+
+namespace {
+
+/// Whether a document's stored index serves a lookup.
+bool has_index_for(const MemoryFile& file, const StoredDocument& document, const Lookup& lookup) {
+  const bool own_index = lookup.has_index() && lookup.name() == file.header().lookup;
+  return lookup.has_index() && !document.indexes.blobs.empty() && is_index_of(lookup, document.indexes.blobs.front()) &&
+         (own_index || lookup.has_lists());
+}
+
+}  // namespace
+
 DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document,
                              const Lookup& lookup) {
   DocumentMemory memory(file.header().shape, lookup);
   const bool own_index = lookup.has_index() && lookup.name() == file.header().lookup;
-  bool has_index = lookup.has_index() && !document.indexes.blobs.empty() &&
-                   is_index_of(lookup, document.indexes.blobs.front()) && (own_index || lookup.has_lists());
+  bool has_index = has_index_for(file, document, lookup);
   for (const StoredWindow& window : document.windows) {
     memory.append(Segment(file.header().shape, window.count, window.entries));
     if (has_index && memory.entries() < document.indexes.entries_covered) continue;
@@ -108,6 +141,33 @@ std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const
     documents.push_back(std::make_unique<DocumentMemory>(load_document(exec, file, document, lookup)));
   }
   return documents;
+}
+
+IndexBytes stored_index_bytes(const CpuExec& exec, const MemoryFile& file, std::span<const std::uint32_t> ids,
+                              const Lookup& lookup) {
+  IndexBytes bytes;
+  if (!lookup.has_index()) return bytes;
+  const EntryShape& shape = file.header().shape;
+  std::size_t making = 0;
+  for (const std::uint32_t id : ids) {
+    const StoredDocument& document = file.documents()[id];
+    const std::size_t entries = document.entries(), all = index_bytes(shape, lookup, entries);
+    const bool stored =
+        has_index_for(file, document, lookup) && document.indexes.entries_covered == entries && lookup.has_lists();
+    const std::size_t own = shape.layers.size() * shape.kv_heads *
+                            (stored ? ListIndex::own_bytes_for(ListSettings::of(lookup), shape.head_dim, entries) : 0);
+    bytes.own += stored ? own : all;
+    bytes.mapped += stored ? all - own : 0;
+    if (!stored) making = std::max(making, indexing_bytes(exec, shape, lookup, entries));
+  }
+  bytes.own += making;
+  return bytes;
+}
+
+std::size_t indexing_bytes(const CpuExec& exec, const EntryShape& shape, const Lookup& lookup, std::size_t entries) {
+  if (!lookup.has_index()) return 0;
+  const std::size_t at_once = std::min(exec.threads(), shape.layers.size() * shape.kv_heads);
+  return at_once * 2 * entries * shape.head_dim * sizeof(float);  // keys and values, widened
 }
 
 std::size_t index_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t entries) {

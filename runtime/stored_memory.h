@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,6 +18,15 @@ namespace memlane {
 
 /// In a header's "rope" and "memory rope", what stands in front of the fingerprint of a scaling too long to be there.
 inline constexpr std::string_view kRopeFingerprint = "fingerprint=";
+
+/// In a header's settings, where documents were read while a budget of memory was kept: what each window saw of those
+/// before it.
+inline constexpr const char* kEviction = "evict";
+/// "oldest, 8192 entries": each window saw the newest windows of its document that make at most so many entries.
+std::string eviction_text(std::size_t kept);
+/// The number in a file's header; none if it has no such setting. Throws InputError if that is not one that
+/// eviction_text() writes, or not a multiple of the window.
+std::optional<std::size_t> kept_entries(const MemoryFile& file);
 
 /// What a memory file must say to be used with this model and these settings. tokenizer_fingerprint: empty if only ids
 /// are used.
@@ -34,6 +44,16 @@ DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const Stored
 /// Documents of a file as memory: those of the ids that have entries.
 std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const MemoryFile& file,
                                                             std::span<const std::uint32_t> ids, const Lookup& lookup);
+
+/// What the key indexes that load_documents() gives documents take.
+struct IndexBytes {
+  std::size_t own = 0;     ///< of this process's, what is needed only while they are made included
+  std::size_t mapped = 0;  ///< used where they lie in the file
+};
+IndexBytes stored_index_bytes(const CpuExec& exec, const MemoryFile& file, std::span<const std::uint32_t> ids,
+                              const Lookup& lookup);
+/// Bytes that an index over new entries of a document needs only while they are added.
+std::size_t indexing_bytes(const CpuExec& exec, const EntryShape& shape, const Lookup& lookup, std::size_t entries);
 
 /// Bytes of key indexes over so many entries, for FAISS what one with full keys takes; 0 for lookups without.
 std::size_t index_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t entries);

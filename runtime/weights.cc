@@ -5,6 +5,8 @@
 #include <array>
 #include <cstring>
 
+#include "memory/mapped_file.h"
+
 namespace memlane {
 
 namespace {
@@ -22,7 +24,9 @@ class Loader {
 
   PackedMatrix pack(const Tensor& tensor) const {
     try {
-      return {exec_, tensor.bytes.data(), tensor.dtype, tensor.shape[0], tensor.shape[1], format_};
+      PackedMatrix packed(exec_, tensor.bytes.data(), tensor.dtype, tensor.shape[0], tensor.shape[1], format_);
+      let_go(tensor.bytes);  // or the model would be resident twice
+      return packed;
     } catch (const InputError& error) {
       input_error("{}: {}", tensor.name, error.what());
     }

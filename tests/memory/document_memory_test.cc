@@ -48,6 +48,59 @@ TEST(DocumentMemory, IsEmptyBeforeTheFirstWindow) {
   EXPECT_TRUE(memory.save_indexes().empty());
 }
 
+TEST(DocumentMemory, GoesOnWithStoredBytesInPlaceOfItsLastSegments) {
+  reference::Random random(6);
+  reference::RandomDocument document(kShape, Lookup{});
+  for (const std::size_t count : {5, 64, 33}) document.append(random, count);
+  DocumentMemory& memory = document.memory();
+  std::vector<Buffer<std::byte>> stored;
+  std::vector<const std::byte*> at;
+  for (std::size_t i = 1; i < 3; ++i) {
+    const auto bytes = memory.segments()[i].bytes();
+    stored.emplace_back(bytes.size());
+    std::copy(bytes.begin(), bytes.end(), stored.back().data());
+    at.push_back(stored.back().data());
+  }
+  memory.use_stored(at);
+  EXPECT_EQ(memory.entries(), 102U);
+  EXPECT_EQ(memory.segments()[1].bytes().data(), at[0]);
+  EXPECT_EQ(memory.segments()[2].bytes().data(), at[1]);
+  document.append(random, 7);
+  for (std::size_t slot = 0; slot < 2; ++slot) {
+    for (std::size_t head = 0; head < 2; ++head) {
+      std::size_t entry = 0;
+      for (const EntryBlock& block : memory.blocks(slot, head)) {
+        for (std::size_t i = 0; i < block.count; ++i, ++entry) {
+          float key[8];
+          read_key(block, i, 8, key);
+          EXPECT_EQ(reference::Row(key, key + 8), document.truth(slot, head).keys[entry]);
+        }
+      }
+      EXPECT_EQ(entry, 109U);
+    }
+  }
+}
+
+TEST(DocumentMemory, KeepsTheNewestSegments) {
+  reference::Random random(7);
+  reference::RandomDocument document(kShape, Lookup{});
+  for (const std::size_t count : {4, 4, 2, 4}) document.append(random, count);
+  DocumentMemory& memory = document.memory();
+  memory.keep_newest(20);
+  EXPECT_EQ(memory.entries(), 14U) << "there are fewer";
+  memory.keep_newest(6);
+  EXPECT_EQ(memory.entries(), 6U);
+  ASSERT_EQ(memory.blocks(1, 0).size(), 2U);
+  float key[8];
+  read_key(memory.blocks(1, 0)[0], 1, 8, key);
+  EXPECT_EQ(reference::Row(key, key + 8), document.truth(1, 0).keys[9]);
+  memory.keep_newest(5);
+  EXPECT_EQ(memory.entries(), 6U) << "segments stay whole";
+  memory.keep_newest(4);
+  EXPECT_EQ(memory.entries(), 4U);
+  EXPECT_EQ(memory.segments().size(), 1U);
+}
+
 TEST(DocumentMemory, HasNoIndexForDenseAndExactLookup) {
   reference::Random random(2);
   CpuExec exec(2);

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/memory_budget.h"
+#include "kernels/exec.h"
+#include "kernels/weight_format.h"
+#include "memory/lookup.h"
+#include "runtime/memory_need.h"
+#include "runtime/model_config.h"
+
+namespace memlane {
+
+/// A document that is read, or has been.
+struct Reading {
+  std::size_t tokens = 0;
+  std::size_t done = 0;  ///< that are in memory already
+};
+
+/// What a run of ingest is about to do, as far as it decides what that takes.
+struct IngestWork {
+  const ModelConfig& config;
+  const MemorySettings& settings;
+  Precision precision;
+  const Lookup& lookup;
+  std::vector<Reading> readings;
+  std::optional<std::size_t> kept;  ///< entries of the windows before it that a window sees at most; none for all
+};
+
+/// What it will take.
+struct IngestPlan {
+  MemoryNeed memory;
+  std::uint64_t disk_bytes = 0;
+  double seconds = 0;
+};
+
+IngestPlan plan_ingest(CpuExec& exec, const IngestWork& work);
+
+/// Entries that each window can see of those before it within a budget, in whole windows. Throws InputError if not even
+/// one window can be kept. work.kept is not looked at.
+std::size_t entries_to_keep(const CpuExec& exec, const IngestWork& work, const MemoryBudget& budget);
+
+/// Lines for people: what is needed and what there is.
+std::string plan_text(const IngestPlan& plan, const MemoryBudget& budget, const std::string& memory,
+                      std::optional<std::size_t> kept);
+
+}  // namespace memlane
