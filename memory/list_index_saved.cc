@@ -63,7 +63,8 @@ class Reader {
     return head;
   }
   void copy(Buffer<float>& to) { std::memcpy(to.data(), take<float>(to.size()), to.bytes()); }
-  bool at_end() const { return at_ == bytes_.size(); }
+  std::size_t left() const { return bytes_.size() - at_; }
+  bool at_end() const { return left() == 0; }
 
  private:
   std::span<const std::byte> bytes_;
@@ -122,6 +123,8 @@ std::unique_ptr<ListIndex> ListIndex::load(const ListSettings& settings, std::si
   for (std::uint64_t c = 0; c < head.chunks; ++c) {
     const auto chunk_head = reader.head<ChunkHead>();
     if (chunk_head.lists < 1 || chunk_head.lists > settings.lists) refuse("a chunk with too many lists");
+    // Before a chunk is allocated for them: the lists' moments, and two covariances.
+    if (reader.left() / sizeof(float) < (chunk_head.lists + 2 * head_dim) * head_dim) refuse("an end before its end");
     Chunk chunk = index->empty_chunk(chunk_head.lists);
     if (chunk_head.capacity != chunk.capacity || chunk_head.count > chunk.capacity) refuse("a chunk of another size");
     chunk.count = chunk_head.count;

@@ -17,7 +17,8 @@ std::span<const Target> targets() {
                                         {"tokenizer", tokenizer},
                                         {"text", text},
                                         {"words", words},
-                                        {"run_file", run_file}};
+                                        {"run_file", run_file},
+                                        {"list_index", list_index}};
   return kTargets;
 }
 

@@ -29,6 +29,7 @@ void tokenizer(Input input);         ///< tokenizer.model, which then encodes an
 void text(Input input);              ///< documents, lists of token ids, ids to text
 void words(Input input);             ///< rope scalings, methods, choices of documents
 void run_file(Input input);          ///< of bench run
+void list_index(Input input);        ///< stored lists of keys, which are then added to
 
 /// The input as text.
 std::string_view text_of(Input input);
