@@ -93,7 +93,9 @@ void MemoryBudget::require(const MemoryNeed& need, std::string_view what) const 
 }
 
 std::uint64_t MemoryBudget::planned(const MemoryNeed& need) const {
-  return most && choice() == Beyond::spill ? std::min(*most, need.bytes()) : need.bytes();
+  if (!most || choice() != Beyond::spill) return need.bytes();
+  // The limit, and a piece that is looked at before it is found to be passed.
+  return std::min(*most - std::min(*most, ahead(need)) + pieces().bytes, need.bytes());
 }
 
 Memory::Pieces MemoryBudget::pieces() const {

@@ -37,7 +37,7 @@ struct MemoryBudget {
   /// Throws InputError if the budget does not allow what is needed: all of it, or to spill what is fixed.
   /// what: "reading these documents".
   void require(const MemoryNeed& need, std::string_view what) const;
-  /// What will be resident: at most the budget where entries are spilled.
+  /// What will be resident: where entries are spilled, less than the budget by what it is kept ahead of the limit.
   std::uint64_t planned(const MemoryNeed& need) const;
 
   /// How entries are to be looked at; valid while this lives.
