@@ -12,7 +12,8 @@ void feed_forward(CpuExec& exec, View<const float, 2> a, const PackedMatrix& gat
                   down.n() == out.extent(1));
   if (a.extent(0) == 0) return;
   const auto by_tiles = [](const PackedMatrix& w) { return w.format() == WeightFormat::bf16; };
-  if (exec.micro().tiles != nullptr && by_tiles(gate) && by_tiles(up) && by_tiles(down)) {
+  if (exec.micro().tiles != nullptr && by_tiles(gate) && by_tiles(up) && by_tiles(down) &&
+      feeds_forward_by_tiles(gate)) {
     const StageScope stage(exec.stage_clock(), Stage::matmul);
     return feed_forward_by_tiles(exec, a, gate, up, down, out);
   }

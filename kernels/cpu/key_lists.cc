@@ -33,12 +33,31 @@ void write_list_key(const MicroKernels& micro, std::byte* panels, std::size_t at
   }
 }
 
+namespace {
+
+/// Query rows of an item: as many as share the reading of keys well, few enough for their weights of lists to stay in a
+/// cache and for all threads to have work.
+std::size_t rows_together(const CpuExec& exec, const list_search::Catalogue& catalogue, std::size_t head_dim,
+                          std::size_t rows) {
+  using namespace list_search;
+  const std::size_t row_bytes =
+      2 * catalogue.width() * sizeof(float) + catalogue.chunks.size() * filled(head_dim) * sizeof(float) + 1;
+  const std::size_t most = std::min(kMostRows, rows / (4 * exec.threads()));
+  return std::max(kLeastRows, std::min(most, kRowBytes / row_bytes));
+}
+
+}  // namespace
+
 void search_lists(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks,
                   View<const ListChunk, 2> chunks, const ListSearch& search, View<std::int64_t, 3> ids,
                   View<float, 3> scores, const AttentionPartial* tail) {
   using namespace list_search;
-  const QueryRows rows(queries, blocks.extent(0), kRowsTogether);
-  const std::size_t k = ids.extent(2);
+  const std::size_t kv_heads = blocks.extent(0), k = ids.extent(2);
+  std::vector<Catalogue> catalogues;
+  for (std::size_t head = 0; head < kv_heads; ++head) catalogues.emplace_back(chunks, head);
+  const QueryRows rows(
+      queries, kv_heads,
+      rows_together(exec, catalogues.front(), queries.extent(2), queries.extent(0) * queries.extent(1)));
   MEMLANE_EXPECTS(k >= 1 && search.candidates >= k && search.probes >= 1 && ids.extents() == scores.extents());
   MEMLANE_EXPECTS(chunks.extent(0) == rows.kv_heads && blocks.extent(0) == rows.kv_heads);
   std::vector<std::int64_t> begins(blocks.extent(1) + 1, 0);
@@ -46,8 +65,6 @@ void search_lists(CpuExec& exec, View<const float, 3> queries, View<const EntryB
     begins[block + 1] = begins[block] + static_cast<std::int64_t>(blocks.data()[block].count);
   }
   MEMLANE_EXPECTS(begins.back() <= std::numeric_limits<std::uint32_t>::max());
-  std::vector<Catalogue> catalogues;
-  for (std::size_t head = 0; head < rows.kv_heads; ++head) catalogues.emplace_back(chunks, head);
   const std::size_t candidates = std::min(search.candidates, static_cast<std::size_t>(begins.back()));
   if (search.count != nullptr) search.count->rows += rows.tokens * rows.heads;
   exec.pool().run(rows.kv_heads * rows.items_per_head, [&](std::size_t index, std::size_t worker) {

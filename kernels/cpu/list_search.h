@@ -15,8 +15,10 @@
 namespace memlane::list_search {
 
 inline constexpr float kNothing = -std::numeric_limits<float>::infinity();
-inline constexpr std::size_t kRowsTogether = 16;  // query rows that share the means they are compared with
-inline constexpr std::size_t kScanned = 256;      // keys scored at once
+// Query rows that share the means they are compared with and the keys that they scan: as many as fit into kRowBytes of
+// weights of lists, within bounds.
+inline constexpr std::size_t kLeastRows = 16, kMostRows = 128, kRowBytes = std::size_t{4} << 20;
+inline constexpr std::size_t kScanned = 256;  // keys scored at once
 /// The most that the spread of a list's keys may add to the logarithm of its weight: far from its mean a list is not
 /// normally distributed.
 inline constexpr float kMostSpread = 4;
@@ -94,13 +96,8 @@ class RowSearch {
     best_[0].clear(count_);
     chosen_.assign(count_, {});
     if (scans_all_) choose_all();
-    for (std::size_t row = 0; row < count_ && !scans_all_; ++row) {
-      choose(row);
-      for (Chosen& list : chosen_[row]) scan({&list, 1}, 0, row, 1, tail != nullptr);
-    }
-    for (std::size_t list = 0; scans_all_ && list < chosen_[0].size(); ++list) {
-      scan(chosen_[0], list, 0, count_, tail != nullptr);
-    }
+    for (std::size_t row = 0; row < count_ && !scans_all_; ++row) choose(row);
+    scan_chosen(tail != nullptr);
     for (std::size_t row = 0; row < count_; ++row) {
       const std::size_t flat = rows_.flat_index(item, row);
       finish_row(row, blocks, block_begins, item.kv_head, ids.data() + flat * k_, scores.data() + flat * k_, tail,
@@ -109,6 +106,11 @@ class RowSearch {
   }
 
  private:
+  /// A list that a row scans.
+  struct Scan {
+    Chosen* of;
+    std::uint32_t row;
+  };
   std::size_t filled_dim() const { return filled_k(rows_.head_dim); }
   std::size_t groups() const { return group_count(rows_.head_dim); }
 
@@ -122,6 +124,9 @@ class RowSearch {
     quantised_ = layout.take<std::int8_t>(rows * filled_dim());
     row_scales_ = layout.take<float>(rows * groups());
     row_sums_ = layout.take<std::int32_t>(rows * groups());
+    gathered_ = layout.take<std::int8_t>(rows * filled_dim());
+    gathered_scales_ = layout.take<float>(rows * groups());
+    gathered_sums_ = layout.take<std::int32_t>(rows * groups());
     expected_ = layout.take<float>(rows * catalogue_.width());
     reach_ = layout.take<float>(rows * catalogue_.width());
     weights_ = layout.take<float>(catalogue_.width());
@@ -222,27 +227,63 @@ class RowSearch {
     return count;
   }
 
-  /// Scores the keys of a list for rows [row, row + rows), whose chosen lists begin at `of`; the first row's is
-  /// of[at].
-  void scan(std::span<Chosen> of, std::size_t at, std::size_t row, std::size_t rows, bool weighs) {
-    const ListChunk& chunk = catalogue_.chunks[of[at].chunk];
-    const KeyList& list = chunk.list[of[at].list];
+  /// Scans every chosen list once, for all rows that chose it. In the order of their places, in which each row has its
+  /// lists: so what a row finds does not depend on which rows come with it.
+  void scan_chosen(bool weighs) {
+    scans_.clear();
+    for (std::size_t row = 0; row < count_; ++row) {
+      for (Chosen& list : chosen_[row]) scans_.push_back({&list, static_cast<std::uint32_t>(row)});
+    }
+    std::sort(scans_.begin(), scans_.end(), [](const Scan& a, const Scan& b) {
+      return a.of->place != b.of->place ? a.of->place < b.of->place : a.row < b.row;
+    });
+    for (std::size_t begin = 0; begin < scans_.size();) {
+      std::size_t end = begin;
+      while (end < scans_.size() && scans_[end].of->place == scans_[begin].of->place) ++end;
+      scan(std::span(scans_).subspan(begin, end - begin), weighs);
+      begin = end;
+    }
+  }
+
+  /// Scores the keys of one list for the rows that chose it.
+  void scan(std::span<const Scan> rows, bool weighs) {
+    const KeyList& list = catalogue_.chunks[rows.front().of->chunk].list[rows.front().of->list];
     const std::size_t bytes = key_list_panel_bytes(rows_.head_dim);
-    const QuantisedRows a = {reinterpret_cast<const std::uint32_t*>(quantised_ + row * filled_dim()), filled_dim() / 4,
-                             row_scales_ + row * groups(), row_sums_ + row * groups(), groups()};
+    const QuantisedRows a = together(rows);
     for (std::size_t begin = 0; begin < list.count; begin += kScanned) {
       const std::size_t count = std::min(kScanned, list.count - begin);
       for (std::size_t i = 0; i < count; i += kPanelEntries) {
-        micro_.quantised->gemm(rows, filled_dim(), a, list.panels + (begin + i) / kPanelEntries * bytes, scanned_ + i,
-                               kScanned, false);
+        micro_.quantised->gemm(rows.size(), filled_dim(), a, list.panels + (begin + i) / kPanelEntries * bytes,
+                               scanned_ + i, kScanned, false);
       }
-      for (std::size_t r = 0; r < rows; ++r) {
+      for (std::size_t r = 0; r < rows.size(); ++r) {
         float* scores = scanned_ + r * kScanned;
-        best_[0].offer(micro_, row + r, scores, count, of[at].first + static_cast<std::uint32_t>(begin));
-        if (weighs) weigh(scores, count, rows == 1 ? of[at] : chosen_[row + r][at]);
+        best_[0].offer(micro_, rows[r].row, scores, count, rows[r].of->first + static_cast<std::uint32_t>(begin));
+        if (weighs) weigh(scores, count, *rows[r].of);
       }
     }
-    if (search_.count != nullptr) search_.count->keys += rows * list.count;
+    if (search_.count != nullptr) search_.count->keys += rows.size() * list.count;
+  }
+
+  /// Some rows' queries, one behind the other: where they lie if they do, else copied.
+  QuantisedRows together(std::span<const Scan> rows) {
+    const std::size_t first = rows.front().row;
+    const bool in_order = rows.back().row - first + 1 == rows.size();
+    const std::int8_t* values = quantised_ + first * filled_dim();
+    const float* scales = row_scales_ + first * groups();
+    const std::int32_t* sums = row_sums_ + first * groups();
+    for (std::size_t r = 0; !in_order && r < rows.size(); ++r) {
+      const std::size_t row = rows[r].row;
+      std::copy_n(quantised_ + row * filled_dim(), filled_dim(), gathered_ + r * filled_dim());
+      std::copy_n(row_scales_ + row * groups(), groups(), gathered_scales_ + r * groups());
+      std::copy_n(row_sums_ + row * groups(), groups(), gathered_sums_ + r * groups());
+    }
+    if (!in_order) {
+      values = gathered_;
+      scales = gathered_scales_;
+      sums = gathered_sums_;
+    }
+    return {reinterpret_cast<const std::uint32_t*>(values), filled_dim() / 4, scales, sums, groups()};
   }
 
   void weigh(float* scores, std::size_t count, Chosen& list) {
@@ -328,11 +369,12 @@ class RowSearch {
   bool scans_all_;
   std::vector<BestLists> best_;  // one
   float *queries_, *scaled_, *row_scales_, *products_, *shifts_, *expected_, *reach_, *weights_, *scanned_, *sum_,
-      *found_scores_;
-  std::int8_t* quantised_;
-  std::int32_t* row_sums_;
+      *found_scores_, *gathered_scales_;
+  std::int8_t *quantised_, *gathered_;
+  std::int32_t *row_sums_, *gathered_sums_;
   std::int64_t* found_ids_;
   std::vector<std::vector<Chosen>> chosen_;  // [rows]: by place
+  std::vector<Scan> scans_;
   std::vector<std::uint32_t> places_;
   std::vector<Candidate> kept_;
   std::vector<float> rests_;

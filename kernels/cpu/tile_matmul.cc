@@ -119,6 +119,10 @@ void matmul_by_tiles(CpuExec& exec, View<const float, 2> a, std::span<const Matr
   multiply(exec, pack(exec, a, tiles), products);
 }
 
+bool feeds_forward_by_tiles(const PackedMatrix& gate) {
+  return gate.k_units() <= kStretchUnits;
+}
+
 void feed_forward_by_tiles(CpuExec& exec, View<const float, 2> a, const PackedMatrix& gate, const PackedMatrix& up,
                            const PackedMatrix& down, View<float, 2> out) {
   const TileKernels& kernels = *exec.micro().tiles;
@@ -127,9 +131,7 @@ void feed_forward_by_tiles(CpuExec& exec, View<const float, 2> a, const PackedMa
   auto* tiles = reinterpret_cast<std::uint32_t*>(exec.shared_scratch((a_units + TiledRows::units_of(m, gate.n())) * 4));
   const TiledRows packed = pack(exec, a, tiles);
   std::uint32_t* const inner = tiles + a_units;
-  // All of k at once, so fewer rows where it is long: they should stay in the second-level cache while panels pass.
-  const std::size_t block_rows = units <= kStretchUnits ? kBlockRows : kBlockRows / 2;
-  for_blocks(exec, m, block_rows, panels_of(gate),
+  for_blocks(exec, m, kBlockRows, panels_of(gate),
              [&](std::size_t row, std::size_t rows, std::size_t begin, std::size_t end) {
                alignas(64) float gates[kBlockRows * kPanel];
                alignas(64) float ups[kBlockRows * kPanel];

@@ -16,4 +16,7 @@ void matmul_by_tiles(CpuExec& exec, View<const float, 2> a, std::span<const Matr
 void feed_forward_by_tiles(CpuExec& exec, View<const float, 2> a, const PackedMatrix& gate, const PackedMatrix& up,
                            const PackedMatrix& down, View<float, 2> out);
 
+/// Whether it pays: rows of a block stay in the second-level cache with all of their k.
+bool feeds_forward_by_tiles(const PackedMatrix& gate);
+
 }  // namespace memlane
