@@ -44,25 +44,25 @@ ListIndex::Chunk ListIndex::empty_chunk(std::size_t lists) const {
   return chunk;
 }
 
-/// Rows of keys as distances between them are taken.
-std::vector<float> ListIndex::measured(View<const float, 2> rows) const {
-  if (metric_.empty()) return {rows.data(), rows.data() + rows.size()};
-  std::vector<float> result(rows.size());
+/// Rows of keys as distances between them are taken: themselves, or by the metric in `storage`.
+View<const float, 2> ListIndex::measured(View<const float, 2> rows, std::vector<float>& storage) const {
+  if (metric_.empty()) return rows;
+  storage.assign(rows.size(), 0);
   for (std::size_t row = 0; row < rows.extent(0); ++row) {
-    float* const to = result.data() + row * head_dim_;
+    float* const to = storage.data() + row * head_dim_;
     for (std::size_t d = 0; d < head_dim_; ++d) {
       const float x = rows.data()[row * head_dim_ + d];
       for (std::size_t i = 0; i < head_dim_; ++i) to[i] += x * metric_[d * head_dim_ + i];
     }
   }
-  return result;
+  return {storage.data(), rows.extents()};
 }
 
 /// The means of the clusters of keys, [lists, head_dim].
 std::vector<float> ListIndex::cluster(const MicroKernels& micro, View<const float, 2> keys, std::size_t lists) const {
   if (metric_.empty()) return k_means(micro, keys, lists);
-  const std::vector<float> points = measured(keys);
-  const View<const float, 2> all(points.data(), keys.extents());
+  std::vector<float> storage;
+  const View<const float, 2> all = measured(keys, storage);
   const std::vector<float> centres = k_means(micro, all, lists);
   const std::vector<std::uint32_t> nearest = ClusterMeans({centres.data(), {lists, head_dim_}}).nearest(micro, all);
   std::vector<float> means(lists * head_dim_), counts(lists);
@@ -124,11 +124,10 @@ void ListIndex::add(const MicroKernels& micro, View<const float, 2> keys, View<c
 /// Adds each key to the list whose mean is nearest. Means move with what they gain; keys stay where they are.
 void ListIndex::append(const MicroKernels& micro, Chunk& chunk, View<const float, 2> keys,
                        View<const float, 2> values) {
-  const std::vector<float> rows_of_means = mean_rows(chunk);
-  const std::vector<float> means = measured({rows_of_means.data(), {chunk.lists, head_dim_}});
-  const std::vector<float> points = measured(keys);
-  const std::vector<std::uint32_t> nearest =
-      ClusterMeans({means.data(), {chunk.lists, head_dim_}}).nearest(micro, {points.data(), keys.extents()});
+  const std::vector<float> means = mean_rows(chunk);
+  std::vector<float> measured_means, measured_keys;
+  const ClusterMeans clusters(measured({means.data(), {chunk.lists, head_dim_}}, measured_means));
+  const std::vector<std::uint32_t> nearest = clusters.nearest(micro, measured(keys, measured_keys));
   std::vector<std::vector<std::uint32_t>> rows(chunk.lists);
   for (std::size_t i = 0; i < nearest.size(); ++i) rows[nearest[i]].push_back(static_cast<std::uint32_t>(i));
   for (std::size_t list = 0; list < chunk.lists; ++list) {

@@ -74,7 +74,7 @@ class ListIndex : public KeyIndex {
   void update_spreads(Chunk& chunk) const;
   std::vector<float> mean_rows(const Chunk& chunk) const;
 
-  std::vector<float> measured(View<const float, 2> rows) const;
+  View<const float, 2> measured(View<const float, 2> rows, std::vector<float>& storage) const;
   std::vector<float> cluster(const MicroKernels& micro, View<const float, 2> keys, std::size_t lists) const;
 
   ListSettings settings_;
