@@ -34,7 +34,7 @@ MemoryNeed session_need(const CpuExec& exec, const ModelConfig& config, const Me
   const std::size_t blocks = size.segments * config.num_kv_heads * sizeof(EntryBlock);
   MemoryNeed need;
   let_go_of_watched_pages();
-  need.present = resident_memory();
+  need.present = ResidentMemory().bytes();
   need.peak = peak_memory();
   if (lookup.kind != Lookup::Kind::dense) {
     // Values, and of indexes the keys that are scored again.

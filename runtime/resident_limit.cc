@@ -1,13 +1,10 @@
 #include "runtime/resident_limit.h"
 
-#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
@@ -53,41 +50,19 @@ std::uint64_t ResidentLimit::margin(std::uint64_t budget) {
   return std::clamp(budget / 8, std::uint64_t{16} << 20, std::uint64_t{256} << 20);
 }
 
-ResidentLimit::ResidentLimit(std::uint64_t bytes)
-    : limit_(bytes), file_(::open("/proc/self/statm", O_RDONLY | O_CLOEXEC)) {
-  if (resident() == 0) {
-    ::close(file_);
+ResidentLimit::ResidentLimit(std::uint64_t bytes) : limit_(bytes) {
+  if (resident_.bytes() == 0) {
     input_error("/proc/self/statm: expected what this process has resident, cannot read it; leave the limit out");
   }
   try {
     thread_ = std::jthread([this](const std::stop_token& stop) { keep(stop); });
   } catch (const std::system_error& error) {
-    ::close(file_);
     input_error("a limit of memory: the system does not start a thread to keep it ({}); leave it out", error.what());
   }
 }
 
-ResidentLimit::~ResidentLimit() {
-  thread_.request_stop();
-  thread_.join();
-  ::close(file_);
-}
-
-/// 0 where the system does not say.
-std::uint64_t ResidentLimit::resident() const {
-  std::array<char, 128> text{};
-  const ::ssize_t size = file_ < 0 ? -1 : ::pread(file_, text.data(), text.size(), 0);
-  if (size <= 0) return 0;
-  const char* const begin = text.data();
-  const char* const end = begin + size;
-  const char* const second = std::find(begin, end, ' ');  // the first number is that of addresses
-  std::uint64_t pages = 0;
-  if (second == end || std::from_chars(second + 1, end, pages).ec != std::errc()) return 0;
-  return pages * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-}
-
 void ResidentLimit::look() const {
-  if (resident() > limit_) let_go_of_watched_pages();
+  if (resident_.bytes() > limit_) let_go_of_watched_pages();
 }
 
 void ResidentLimit::keep(const std::stop_token& stop) const {
@@ -97,11 +72,11 @@ void ResidentLimit::keep(const std::stop_token& stop) const {
   std::unique_lock<std::mutex> lock(mutex);
   std::uint64_t left = 0;  // resident after pages were last given back
   while (!stop.stop_requested()) {
-    std::uint64_t now = resident();
+    std::uint64_t now = resident_.bytes();
     left = std::min(left, now);
     if (now > limit_ && now > left + kWorthGivingBack) {
       let_go_of_watched_pages();
-      now = left = resident();
+      now = left = resident_.bytes();
     }
     const std::uint64_t room = limit_ > now ? limit_ - now : 0;
     const nanoseconds soon = std::chrono::microseconds(room / kBytesPerMicrosecond);

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <thread>
 
+#include "runtime/resources.h"
+
 namespace memlane {
 
 /// Keeps the resident memory of this process below a limit while it lives, as far as pages of mapped files exceed it:
@@ -16,7 +18,6 @@ class ResidentLimit {
   /// bytes: above this, pages are given back. Between two looks more may come, so it should be margin() below what must
   /// not be exceeded. Throws InputError if the system does not say what is resident.
   explicit ResidentLimit(std::uint64_t bytes);
-  ~ResidentLimit();
   ResidentLimit(const ResidentLimit&) = delete;
   ResidentLimit& operator=(const ResidentLimit&) = delete;
 
@@ -27,11 +28,10 @@ class ResidentLimit {
   static std::uint64_t margin(std::uint64_t budget);
 
  private:
-  std::uint64_t resident() const;
   void keep(const std::stop_token& stop) const;
 
   std::uint64_t limit_;
-  int file_;  // that says what is resident
+  ResidentMemory resident_;
   std::jthread thread_;
 };
 

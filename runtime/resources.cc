@@ -1,10 +1,13 @@
 #include "runtime/resources.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <fstream>
 #include <limits>
 #include <optional>
@@ -60,11 +63,22 @@ std::uint64_t free_memory() {
   return std::min({system, left_of_control_group(), left_of_address_space()});
 }
 
-std::uint64_t resident_memory() {
-  std::ifstream in("/proc/self/statm");
-  std::uint64_t all = 0, resident = 0;
-  if (!(in >> all >> resident)) return 0;
-  return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+ResidentMemory::ResidentMemory() : file_(::open("/proc/self/statm", O_RDONLY | O_CLOEXEC)) {}
+
+ResidentMemory::~ResidentMemory() {
+  if (file_ >= 0) ::close(file_);
+}
+
+std::uint64_t ResidentMemory::bytes() const {
+  std::array<char, 128> text{};
+  const ::ssize_t size = file_ < 0 ? -1 : ::pread(file_, text.data(), text.size(), 0);
+  if (size <= 0) return 0;
+  const char* const begin = text.data();
+  const char* const end = begin + size;
+  const char* const second = std::find(begin, end, ' ');  // the first number is that of addresses
+  std::uint64_t pages = 0;
+  if (second == end || std::from_chars(second + 1, end, pages).ec != std::errc()) return 0;
+  return pages * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 std::uint64_t peak_memory() {

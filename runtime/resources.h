@@ -11,8 +11,19 @@ namespace memlane {
 /// a resource limit says so.
 std::uint64_t free_memory();
 
-/// Bytes that this process has resident, pages of mapped files included; 0 where the system does not say.
-std::uint64_t resident_memory();
+/// Says, as often as is asked and from any thread, how many bytes this process has resident, pages of mapped files
+/// included; 0 where the system does not say.
+class ResidentMemory {
+ public:
+  ResidentMemory();
+  ~ResidentMemory();
+  ResidentMemory(const ResidentMemory&) = delete;
+  ResidentMemory& operator=(const ResidentMemory&) = delete;
+  std::uint64_t bytes() const;
+
+ private:
+  int file_;
+};
 
 /// The largest resident size that this process has had, in bytes.
 std::uint64_t peak_memory();

@@ -25,7 +25,7 @@ std::uint64_t sum_of_pages(const MappedFile& file, std::uint64_t& most) {
     sum += static_cast<std::uint64_t>(file.bytes()[at]);
     if (at % kMiB != 0) continue;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    most = std::max(most, resident_memory());
+    most = std::max(most, ResidentMemory().bytes());
   }
   return sum;
 }
@@ -43,7 +43,7 @@ class ResidentLimits : public ::testing::Test {
 
 TEST_F(ResidentLimits, GiveBackPagesOfFilesThatAreRead) {
   const MappedFile file(folder_.path() / "file", "file");
-  const std::uint64_t before = resident_memory();
+  const std::uint64_t before = ResidentMemory().bytes();
   std::uint64_t most = 0, sum = 0;
   {
     const ResidentLimit limit(before + 32 * kMiB);
