@@ -19,6 +19,19 @@ std::vector<std::span<const std::byte>> spans_of(const std::vector<std::vector<s
   return {saved.begin(), saved.end()};
 }
 
+/// The keys of a layer and head are those of `count` entries, in their order.
+void expect_keys(reference::RandomDocument& document, std::size_t slot, std::size_t head, std::size_t count) {
+  std::size_t entry = 0;
+  for (const EntryBlock& block : document.memory().blocks(slot, head)) {
+    for (std::size_t i = 0; i < block.count; ++i, ++entry) {
+      float key[8];
+      read_key(block, i, 8, key);
+      EXPECT_EQ(reference::Row(key, key + 8), document.truth(slot, head).keys[entry]);
+    }
+  }
+  EXPECT_EQ(entry, count);
+}
+
 TEST(DocumentMemory, KeepsEveryWindowInOrder) {
   reference::Random random(1);
   reference::RandomDocument document(kShape, Lookup{});
@@ -28,15 +41,7 @@ TEST(DocumentMemory, KeepsEveryWindowInOrder) {
     for (std::size_t head = 0; head < 2; ++head) {
       const auto blocks = document.memory().blocks(slot, head);
       ASSERT_EQ(blocks.size(), 4U);
-      std::size_t entry = 0;
-      for (const EntryBlock& block : blocks) {
-        for (std::size_t i = 0; i < block.count; ++i, ++entry) {
-          float key[8];
-          read_key(block, i, 8, key);
-          EXPECT_EQ(reference::Row(key, key + 8), document.truth(slot, head).keys[entry]);
-        }
-      }
-      EXPECT_EQ(entry, 103U);
+      expect_keys(document, slot, head, 103);
     }
   }
 }
@@ -67,17 +72,7 @@ TEST(DocumentMemory, GoesOnWithStoredBytesInPlaceOfItsLastSegments) {
   EXPECT_EQ(memory.segments()[2].bytes().data(), at[1]);
   document.append(random, 7);
   for (std::size_t slot = 0; slot < 2; ++slot) {
-    for (std::size_t head = 0; head < 2; ++head) {
-      std::size_t entry = 0;
-      for (const EntryBlock& block : memory.blocks(slot, head)) {
-        for (std::size_t i = 0; i < block.count; ++i, ++entry) {
-          float key[8];
-          read_key(block, i, 8, key);
-          EXPECT_EQ(reference::Row(key, key + 8), document.truth(slot, head).keys[entry]);
-        }
-      }
-      EXPECT_EQ(entry, 109U);
-    }
+    for (std::size_t head = 0; head < 2; ++head) expect_keys(document, slot, head, 109);
   }
 }
 
