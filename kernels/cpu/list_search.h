@@ -10,6 +10,7 @@
 #include "kernels/cpu/best_lists.h"
 #include "kernels/cpu/key_tiles.h"
 #include "kernels/cpu/quantised_layout.h"
+#include "kernels/cpu/tile_kernels.h"
 #include "kernels/key_lists.h"
 
 namespace memlane::list_search {
@@ -28,7 +29,7 @@ inline std::size_t filled(std::size_t count) {
 
 struct Candidate {
   float score;
-  std::int64_t entry;
+  std::uint32_t entry;
   std::uint32_t chosen;  // list it was found in
   float scanned_score;
 };
@@ -43,6 +44,13 @@ struct Catalogue {
       begins.push_back(begins.back() + filled(chunk.lists));
       present += chunk.lists;
     }
+    reaches.assign(width(), 0);
+    for (std::size_t c = 0; c < chunks.size(); ++c) {
+      for (std::size_t i = 0; i < chunks[c].lists; ++i) {
+        const float variance = std::max(chunks[c].log_counts[i], 0.0F) * chunks[c].spreads[i];
+        reaches[begins[c] + i] = 2 * std::sqrt(std::max(variance, 0.0F));
+      }
+    }
   }
   std::size_t width() const { return begins.back(); }
   std::size_t chunk_of(std::size_t place) const {
@@ -52,13 +60,16 @@ struct Catalogue {
   std::span<const ListChunk> chunks;
   std::vector<std::size_t> begins;  // [chunks + 1]: multiples of 32
   std::size_t present = 0;          // lists
+  /// [width()]: of n normal numbers of variance v the greatest is about 2 sqrt(v log n) above their mean; without the
+  /// part of v that depends on the query.
+  std::vector<float> reaches;
 };
 
 /// A list that a row scans, and what it found there.
 struct Chosen {
-  std::size_t place;    // in the catalogue
-  std::size_t chunk;    // of the kv head
-  std::size_t list;     // of the chunk
+  std::uint32_t place;  // in the catalogue
+  std::uint32_t chunk;  // of the kv head
+  std::uint32_t list;   // of the chunk
   std::uint32_t first;  // number of its first key among those that the row scans
   float max = kNothing;
   float weight = 0;  // sum of exp(scale * score - max)
@@ -92,7 +103,7 @@ class RowSearch {
                                      kQuantStep, row_scales_ + row * groups(), row_sums_ + row * groups());
     }
     const bool expects = tail != nullptr || search_.mass < 1 || !scans_all_;
-    if (expects) expect(tail != nullptr);
+    if (expects) expect(tail != nullptr, tail != nullptr || search_.mass < 1);
     best_[0].clear(count_);
     chosen_.assign(count_, {});
     if (scans_all_) choose_all();
@@ -108,11 +119,12 @@ class RowSearch {
  private:
   /// A list that a row scans.
   struct Scan {
-    Chosen* of;
-    std::uint32_t row;
+    Chosen* of = nullptr;
+    std::uint32_t row = 0;
   };
   std::size_t filled_dim() const { return filled_k(rows_.head_dim); }
   std::size_t groups() const { return group_count(rows_.head_dim); }
+  bool has_tiles() const { return micro_.quantised->gemm_tiles != nullptr; }
 
   BestLists lay_out(ScratchLayout& layout, std::size_t candidates) {
     const std::size_t rows = rows_.max_rows(), dim = rows_.head_dim;
@@ -120,43 +132,55 @@ class RowSearch {
     queries_ = layout.take<float>(rows * dim);
     scaled_ = layout.take<float>(rows * dim);
     products_ = layout.take<float>(rows * filled(dim));
+    spreads_ = layout.take<float>(rows);
     shifts_ = layout.take<float>(rows * catalogue_.chunks.size() * filled(dim));
     quantised_ = layout.take<std::int8_t>(rows * filled_dim());
     row_scales_ = layout.take<float>(rows * groups());
     row_sums_ = layout.take<std::int32_t>(rows * groups());
-    gathered_ = layout.take<std::int8_t>(rows * filled_dim());
+    gathered_ = layout.take<std::int8_t>(filled(rows) * filled_dim());  // tiles touch whole ones
     gathered_scales_ = layout.take<float>(rows * groups());
     gathered_sums_ = layout.take<std::int32_t>(rows * groups());
+    of_lists_ = layout.take<float>(rows * kPanelEntries);
     expected_ = layout.take<float>(rows * catalogue_.width());
     reach_ = layout.take<float>(rows * catalogue_.width());
     weights_ = layout.take<float>(catalogue_.width());
+    const std::size_t most = std::max(catalogue_.width(), filled(candidates));
+    places_ = layout.take<std::uint32_t>(most);
+    order_ = layout.take<std::int32_t>(most);
     scanned_ = layout.take<float>(rows * kScanned);
+    halves_ = layout.take<float>(filled(dim));
     sum_ = layout.take<float>(filled(dim));
     found_ids_ = layout.take<std::int64_t>(candidates);
-    found_scores_ = layout.take<float>(candidates);
+    found_scores_ = layout.take<float>(filled(candidates));
     return {layout, candidates, rows};
   }
 
-  /// The logarithms of the weights that each row's lists are expected to have, and the greatest score of each.
-  void expect(bool shifts) {
+  /// The greatest score that each row's lists are expected to have and, if asked for, the logarithms of their weights.
+  void expect(bool shifts, bool weights) {
     const std::size_t dim = rows_.head_dim, width = catalogue_.width();
     for (std::size_t i = 0; i < count_ * dim; ++i) scaled_[i] = queries_[i] * search_.scale;
     for (std::size_t c = 0; c < catalogue_.chunks.size(); ++c) {
       const ListChunk& chunk = catalogue_.chunks[c];
       multiply(chunk.key_covariance, products_, filled(dim));
+      for (std::size_t row = 0; row < count_; ++row) {
+        spreads_[row] = 0.5F * dot(scaled_ + row * dim, products_ + row * filled(dim));
+      }
       if (shifts) multiply(chunk.value_covariance, shifts_ + c * filled(dim), catalogue_.chunks.size() * filled(dim));
       for (std::size_t first = 0; first < chunk.lists; first += kPanelEntries) {
-        float* out = expected_ + catalogue_.begins[c] + first;
-        micro_.gemm_f32(count_, dim, scaled_, dim, chunk.means + first * dim, out, width, false);
+        const std::size_t place = catalogue_.begins[c] + first;
+        micro_.gemm_f32(count_, dim, scaled_, dim, chunk.means + first * dim, of_lists_, kPanelEntries, false);
         for (std::size_t row = 0; row < count_; ++row) {
-          const float spread = 0.5F * dot(scaled_ + row * dim, products_ + row * filled(dim));
+          const float* means = of_lists_ + row * kPanelEntries;
+          const float root = std::sqrt(std::max(spreads_[row], 0.0F));
+          float* reach = reach_ + row * width + place;
           for (std::size_t i = 0; i < kPanelEntries; ++i) {
-            float& expected = out[row * width + i];
-            const float own = spread * chunk.spreads[first + i], log_count = chunk.log_counts[first + i];
-            // About the greatest of so many normal numbers.
-            reach_[row * width + catalogue_.begins[c] + first + i] =
-                log_count == kNothing ? kNothing : expected + 2 * std::sqrt(std::max(log_count * own, 0.0F));
-            expected += log_count + std::min(own, kMostSpread);
+            reach[i] =
+                chunk.log_counts[first + i] == kNothing ? kNothing : means[i] + root * catalogue_.reaches[place + i];
+          }
+          float* expected = expected_ + row * width + place;
+          for (std::size_t i = 0; i < kPanelEntries && weights; ++i) {
+            expected[i] = means[i] + chunk.log_counts[first + i] +
+                          std::min(spreads_[row] * chunk.spreads[first + i], kMostSpread);
           }
         }
       }
@@ -177,7 +201,10 @@ class RowSearch {
     const std::size_t chunk = catalogue_.chunk_of(place);
     const std::size_t list = place - catalogue_.begins[chunk];
     if (list >= catalogue_.chunks[chunk].lists) return;
-    chosen_[row].push_back({place, chunk, list, first});
+    chosen_[row].push_back({.place = static_cast<std::uint32_t>(place),
+                            .chunk = static_cast<std::uint32_t>(chunk),
+                            .list = static_cast<std::uint32_t>(list),
+                            .first = first});
     first += static_cast<std::uint32_t>(catalogue_.chunks[chunk].list[list].count);
   }
 
@@ -195,66 +222,73 @@ class RowSearch {
 
   /// The lists that reach farthest: what they weigh together can be estimated, which of their keys stand out cannot.
   void choose(std::size_t row) {
-    const float* expected = expected_ + row * catalogue_.width();
-    const float* reach = reach_ + row * catalogue_.width();
-    places_.resize(catalogue_.width());
-    std::iota(places_.begin(), places_.end(), 0U);
-    const auto more = [&](std::uint32_t a, std::uint32_t b) {
-      return reach[a] != reach[b] ? reach[a] > reach[b] : a < b;
-    };
-    const auto end = places_.begin() + static_cast<std::ptrdiff_t>(search_.probes);
-    std::nth_element(places_.begin(), end, places_.end(), more);
-    places_.resize(search_.probes);
-    if (search_.mass < 1) {
-      std::sort(places_.begin(), places_.end(), more);
-      places_.resize(enough(expected, search_.mass));
-    }
-    std::sort(places_.begin(), places_.end());
+    const std::size_t width = catalogue_.width();
+    float* reach = reach_ + row * width;
+    std::iota(places_, places_ + width, 0U);
+    micro_.keep_best(search_.probes, width, reach, places_, order_);
+    std::size_t chosen = search_.probes;
+    if (search_.mass < 1) chosen = keep_expected(expected_ + row * width, reach, chosen);
+    chosen_[row].reserve(chosen);
     std::uint32_t first = 0;
-    for (const std::uint32_t place : places_) {
-      if (expected[place] != kNothing) add_chosen(row, place, first);
+    for (std::size_t i = 0; i < chosen; ++i) {
+      if (reach[i] != kNothing) add_chosen(row, places_[i], first);
     }
   }
 
-  /// How many of places_, in this order, are expected to have a share of all weight.
-  std::size_t enough(const float* expected, double share) {
+  /// Cuts `count` places_, those that reach farthest first, where they are expected to have the share `mass` of all
+  /// weight; returns how many are left, in order again.
+  std::size_t keep_expected(const float* expected, float* reach, std::size_t count) {
+    std::iota(order_, order_ + count, 0);
+    std::sort(order_, order_ + count,
+              [&](std::int32_t a, std::int32_t b) { return reach[a] != reach[b] ? reach[a] > reach[b] : a < b; });
     const float max = micro_.row_max(expected, catalogue_.width());
     std::copy_n(expected, catalogue_.width(), weights_);
     const double total = static_cast<double>(micro_.exp_row(weights_, catalogue_.width(), max));
     double sum = 0;
-    std::size_t count = 0;
-    while (count < places_.size() && sum < share * total) sum += static_cast<double>(weights_[places_[count++]]);
-    return count;
+    std::size_t kept = 0;
+    while (kept < count && sum < search_.mass * total) sum += static_cast<double>(weights_[places_[order_[kept++]]]);
+    std::sort(order_, order_ + kept);
+    for (std::size_t i = 0; i < kept; ++i) {
+      reach[i] = reach[order_[i]];
+      places_[i] = places_[order_[i]];
+    }
+    return kept;
   }
 
   /// Scans every chosen list once, for all rows that chose it. In the order of their places, in which each row has its
   /// lists: so what a row finds does not depend on which rows come with it.
   void scan_chosen(bool weighs) {
-    scans_.clear();
+    // Sorted by counting: where the scans of each place end.
+    ends_.assign(catalogue_.width() + 1, 0);
     for (std::size_t row = 0; row < count_; ++row) {
-      for (Chosen& list : chosen_[row]) scans_.push_back({&list, static_cast<std::uint32_t>(row)});
+      for (const Chosen& list : chosen_[row]) ++ends_[list.place + 1];
     }
-    std::sort(scans_.begin(), scans_.end(), [](const Scan& a, const Scan& b) {
-      return a.of->place != b.of->place ? a.of->place < b.of->place : a.row < b.row;
-    });
-    for (std::size_t begin = 0; begin < scans_.size();) {
-      std::size_t end = begin;
-      while (end < scans_.size() && scans_[end].of->place == scans_[begin].of->place) ++end;
+    std::partial_sum(ends_.begin(), ends_.end(), ends_.begin());
+    scans_.resize(ends_.back());
+    for (std::size_t row = 0; row < count_; ++row) {
+      for (Chosen& list : chosen_[row]) scans_[ends_[list.place]++] = {&list, static_cast<std::uint32_t>(row)};
+    }
+    if (has_tiles()) micro_.tiles->shape();
+    for (std::size_t begin = 0, end = 0; begin < scans_.size(); begin = end) {
+      end = ends_[scans_[begin].of->place];
       scan(std::span(scans_).subspan(begin, end - begin), weighs);
-      begin = end;
     }
+    if (has_tiles()) micro_.tiles->release();
   }
 
   /// Scores the keys of one list for the rows that chose it.
   void scan(std::span<const Scan> rows, bool weighs) {
     const KeyList& list = catalogue_.chunks[rows.front().of->chunk].list[rows.front().of->list];
     const std::size_t bytes = key_list_panel_bytes(rows_.head_dim);
-    const QuantisedRows a = together(rows);
+    const QuantisedKernels& kernels = *micro_.quantised;
+    const bool tiled = has_tiles() && rows.size() >= kLeastTileRows;
+    const QuantisedRows a = together(rows, tiled);
     for (std::size_t begin = 0; begin < list.count; begin += kScanned) {
       const std::size_t count = std::min(kScanned, list.count - begin);
       for (std::size_t i = 0; i < count; i += kPanelEntries) {
-        micro_.quantised->gemm(rows.size(), filled_dim(), a, list.panels + (begin + i) / kPanelEntries * bytes,
-                               scanned_ + i, kScanned, false);
+        const auto gemm = tiled ? kernels.gemm_tiles : kernels.gemm;
+        gemm(rows.size(), filled_dim(), a, list.panels + (begin + i) / kPanelEntries * bytes, scanned_ + i, kScanned,
+             false);
       }
       for (std::size_t r = 0; r < rows.size(); ++r) {
         float* scores = scanned_ + r * kScanned;
@@ -265,25 +299,25 @@ class RowSearch {
     if (search_.count != nullptr) search_.count->keys += rows.size() * list.count;
   }
 
-  /// Some rows' queries, one behind the other: where they lie if they do, else copied.
-  QuantisedRows together(std::span<const Scan> rows) {
+  /// Some rows' queries, one behind the other or in tiles: where they lie if they lie so, else copied.
+  QuantisedRows together(std::span<const Scan> rows, bool tiled) {
     const std::size_t first = rows.front().row;
-    const bool in_order = rows.back().row - first + 1 == rows.size();
-    const std::int8_t* values = quantised_ + first * filled_dim();
-    const float* scales = row_scales_ + first * groups();
-    const std::int32_t* sums = row_sums_ + first * groups();
-    for (std::size_t r = 0; !in_order && r < rows.size(); ++r) {
+    if (!tiled && rows.back().row - first + 1 == rows.size()) {
+      return {reinterpret_cast<const std::uint32_t*>(quantised_ + first * filled_dim()), filled_dim() / 4,
+              row_scales_ + first * groups(), row_sums_ + first * groups(), groups()};
+    }
+    const std::size_t tile_rows = tiled ? 16 : 1;  // whose steps of 64 elements lie together
+    for (std::size_t r = 0; r < rows.size(); ++r) {
       const std::size_t row = rows[r].row;
-      std::copy_n(quantised_ + row * filled_dim(), filled_dim(), gathered_ + r * filled_dim());
+      std::int8_t* to = gathered_ + r / tile_rows * tile_rows * filled_dim() + r % tile_rows * kQuantStep;
+      for (std::size_t step = 0; step < filled_dim(); step += kQuantStep) {
+        std::copy_n(quantised_ + row * filled_dim() + step, kQuantStep, to + step * tile_rows);
+      }
       std::copy_n(row_scales_ + row * groups(), groups(), gathered_scales_ + r * groups());
       std::copy_n(row_sums_ + row * groups(), groups(), gathered_sums_ + r * groups());
     }
-    if (!in_order) {
-      values = gathered_;
-      scales = gathered_scales_;
-      sums = gathered_sums_;
-    }
-    return {reinterpret_cast<const std::uint32_t*>(values), filled_dim() / 4, scales, sums, groups()};
+    return {reinterpret_cast<const std::uint32_t*>(gathered_), tile_rows * filled_dim() / 4, gathered_scales_,
+            gathered_sums_, groups()};
   }
 
   void weigh(float* scores, std::size_t count, Chosen& list) {
@@ -295,7 +329,7 @@ class RowSearch {
     list.max = max;
   }
 
-  /// What the scan found, scored as it is stored.
+  /// What the scan found, in order, scored as it is stored.
   void take_candidates(std::size_t row, View<const EntryBlock, 2> blocks, std::span<const std::int64_t> block_begins,
                        std::size_t kv_head) {
     const std::vector<Chosen>& lists = chosen_[row];
@@ -306,11 +340,14 @@ class RowSearch {
       const auto number = static_cast<std::uint32_t>(found_ids_[i]);
       while (at + 1 < lists.size() && lists[at + 1].first <= number) ++at;
       const ListChunk& chunk = catalogue_.chunks[lists[at].chunk];
-      const std::int64_t entry =
-          std::int64_t{chunk.first_entry} + chunk.list[lists[at].list].entries[number - lists[at].first];
+      const std::uint32_t entry = chunk.first_entry + chunk.list[lists[at].list].entries[number - lists[at].first];
       kept_.push_back({0, entry, static_cast<std::uint32_t>(at), found_scores_[i]});
     }
     std::sort(kept_.begin(), kept_.end(), [](const Candidate& a, const Candidate& b) { return a.entry < b.entry; });
+    const float* query = queries_ + row * rows_.head_dim;
+    const std::size_t pairs = padded_head_dim(rows_.head_dim, DType::bf16) / 2;
+    for (std::size_t d = 0; d < rows_.head_dim; ++d) halves_[d % 2 * pairs + d / 2] = query[d];
+    if (rows_.head_dim % 2 == 1) halves_[2 * pairs - 1] = 0;
     std::size_t block = 0;
     for (Candidate& candidate : kept_) {
       if (block_begins[block + 1] <= candidate.entry) {
@@ -319,12 +356,18 @@ class RowSearch {
                 1;
       }
       MEMLANE_EXPECTS(block + 1 < block_begins.size());
-      candidate.score = stored_score(queries_ + row * rows_.head_dim, blocks.data()[kv_head * blocks.extent(1) + block],
-                                     static_cast<std::size_t>(candidate.entry - block_begins[block]));
+      candidate.score = stored_score(query, blocks.data()[kv_head * blocks.extent(1) + block],
+                                     candidate.entry - static_cast<std::size_t>(block_begins[block]));
     }
   }
 
   float stored_score(const float* query, const EntryBlock& block, std::size_t entry) const {
+    if (block.dtype == DType::bf16) {
+      const std::size_t pairs = padded_head_dim(rows_.head_dim, DType::bf16) / 2;
+      const auto* units = static_cast<const std::uint32_t*>(block.keys);
+      return micro_.score_key_bf16(
+          halves_, units + entry / kPanelEntries * pairs * kPanelEntries + entry % kPanelEntries, pairs);
+    }
     return with_type(block.dtype, [&](auto type) {
       using T = decltype(type);
       constexpr std::size_t kUnit = 4 / sizeof(T);
@@ -337,20 +380,26 @@ class RowSearch {
     });
   }
 
+  /// Cuts kept_ to the k best, in order; of equal scores those with smaller entries.
+  void keep_best() {
+    if (kept_.size() <= k_) return;
+    for (std::size_t i = 0; i < kept_.size(); ++i) {
+      found_scores_[i] = kept_[i].score;
+      places_[i] = static_cast<std::uint32_t>(i);
+    }
+    micro_.keep_best(k_, kept_.size(), found_scores_, places_, order_);
+    for (std::size_t i = 0; i < k_; ++i) kept_[i] = kept_[places_[i]];
+    kept_.resize(k_);
+  }
+
   void finish_row(std::size_t row, View<const EntryBlock, 2> blocks, std::span<const std::int64_t> block_begins,
                   std::size_t kv_head, std::int64_t* ids, float* scores, const AttentionPartial* tail,
                   std::size_t flat) {
     take_candidates(row, blocks, block_begins, kv_head);
-    const auto better = [](const Candidate& a, const Candidate& b) {
-      return a.score != b.score ? a.score > b.score : a.entry < b.entry;
-    };
-    const std::size_t kept = std::min(k_, kept_.size());
-    std::partial_sort(kept_.begin(), kept_.begin() + static_cast<std::ptrdiff_t>(kept), kept_.end(), better);
-    kept_.resize(kept);
+    keep_best();
     if (tail != nullptr) add_tail(row, *tail, flat);
-    std::sort(kept_.begin(), kept_.end(), [](const Candidate& a, const Candidate& b) { return a.entry < b.entry; });
     for (std::size_t i = 0; i < k_; ++i) {
-      ids[i] = i < kept_.size() ? kept_[i].entry : -1;
+      ids[i] = i < kept_.size() ? std::int64_t{kept_[i].entry} : -1;
       scores[i] = i < kept_.size() ? kept_[i].score : kNothing;
     }
   }
@@ -368,14 +417,15 @@ class RowSearch {
   std::size_t k_, candidates_ = 0, count_ = 0;
   bool scans_all_;
   std::vector<BestLists> best_;  // one
-  float *queries_, *scaled_, *row_scales_, *products_, *shifts_, *expected_, *reach_, *weights_, *scanned_, *sum_,
-      *found_scores_, *gathered_scales_;
+  float *queries_, *scaled_, *row_scales_, *products_, *spreads_, *shifts_, *of_lists_, *expected_, *reach_, *weights_,
+      *scanned_, *halves_, *sum_, *found_scores_, *gathered_scales_;
   std::int8_t *quantised_, *gathered_;
-  std::int32_t *row_sums_, *gathered_sums_;
+  std::int32_t *row_sums_, *gathered_sums_, *order_;
+  std::uint32_t* places_;
   std::int64_t* found_ids_;
   std::vector<std::vector<Chosen>> chosen_;  // [rows]: by place
   std::vector<Scan> scans_;
-  std::vector<std::uint32_t> places_;
+  std::vector<std::size_t> ends_;  // [catalogue's width + 1]
   std::vector<Candidate> kept_;
   std::vector<float> rests_;
 };

@@ -76,12 +76,16 @@ void RowSearch::add_shift(std::size_t row, std::size_t chunk, float weight) {
 
 /// Cuts kept_, best first, where it holds the share `mass` of a total under `max`.
 void RowSearch::keep_enough(float max, double total) {
+  std::sort(kept_.begin(), kept_.end(), [](const Candidate& a, const Candidate& b) {
+    return a.score != b.score ? a.score > b.score : a.entry < b.entry;
+  });
   double sum = 0;
   std::size_t count = 0;
   while (count < kept_.size() && sum < search_.mass * total) {
     sum += static_cast<double>(std::exp(kept_[count++].score * search_.scale - max));
   }
   kept_.resize(count);
+  std::sort(kept_.begin(), kept_.end(), [](const Candidate& a, const Candidate& b) { return a.entry < b.entry; });
 }
 
 }  // namespace memlane::list_search

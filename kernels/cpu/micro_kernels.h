@@ -44,6 +44,10 @@ struct MicroKernels {
   /// kept. scores, ids: can be read and written, places: scratch, up to a multiple of 32.
   float (*keep_best)(std::size_t k, std::size_t count, float* scores, std::uint32_t* ids, std::int32_t* places);
 
+  /// q . k with one key of bfloat16 pairs, which lie a panel's row of 32 units apart. query: [2][pairs], first the even
+  /// elements.
+  float (*score_key_bf16)(const float* query, const std::uint32_t* key, std::size_t pairs);
+
   /// out = x / sqrt(mean(x^2) + epsilon) * weight.
   void (*rms_norm_row)(const float* x, const float* weight, std::size_t count, float epsilon, float* out);
   /// out = silu(gate) * up with silu(x) = x / (1 + exp(-x)).

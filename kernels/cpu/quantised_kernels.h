@@ -31,10 +31,10 @@ struct QuantisedKernels {
   /// c[rows, 32] = a[rows, k] * b[k, 32], or += if accumulate. k: a multiple of kQuantStep.
   void (*gemm)(std::size_t rows, std::size_t k, const QuantisedRows& a, const std::byte* b, float* c, std::size_t ldc,
                bool accumulate);
-  /// The same by matrix tiles; null where the set has none. a in tiles [rows / 16][k / 64][16][16 units], scales and c
-  /// with room for rows rounded up to a multiple of 32; c rows lie 32 apart.
+  /// The same by matrix tiles; null where the set has none. a in tiles [rows / 16][k / 64][16][16 units].
+  /// Between TileKernels::shape and release.
   void (*gemm_tiles)(std::size_t rows, std::size_t k, const QuantisedRows& a, const std::byte* b, float* c,
-                     bool accumulate);
+                     std::size_t ldc, bool accumulate);
   /// k floats to int8 with one scale for each group, largest magnitude / 127, rounded to nearest. Steps lie step_bytes
   /// apart. A group with NaN or infinity gets the scale NaN; one below the normal numbers becomes zeros.
   void (*quantise_row)(const float* x, std::size_t k, std::int8_t* values, std::size_t step_bytes, float* scales,

@@ -3,12 +3,12 @@
 #include <algorithm>
 
 #include "kernels/cpu/quantised_layout.h"
+#include "kernels/cpu/tile_kernels.h"
 
 namespace memlane {
 
 namespace {
 
-constexpr std::size_t kLeastTileRows = 8;  // fewer stream the weights by vectors
 constexpr std::size_t kBlockRows = 256;    // of an item
 constexpr std::size_t kPassGroups = 16;    // of an item's pass over k: 256 x 4096 int8 are half a second-level cache
 constexpr std::size_t kTileRows = 16;
@@ -20,16 +20,15 @@ class Product {
       : exec_(exec), kernels_(*exec.micro().quantised), a_(a), w_(w), out_(out), m_(a.extent(0)), k_(filled_k(w.k())) {
     tiles_ = kernels_.gemm_tiles != nullptr && m_ >= kLeastTileRows;
     groups_ = group_count(w.k());
-    const std::size_t rows = (m_ + 2 * kTileRows - 1) / (2 * kTileRows) * 2 * kTileRows;  // what tiles touch
+    const std::size_t rows = (m_ + kTileRows - 1) / kTileRows * kTileRows;  // what tiles touch
     const auto lay_out = [&](std::byte* base) {
       ScratchLayout layout(base);
       values_ = layout.take<std::int8_t>(rows * k_);
-      scales_ = layout.take<float>(rows * groups_);
-      sums_ = layout.take<std::int32_t>(rows * groups_);
+      scales_ = layout.take<float>(m_ * groups_);
+      sums_ = layout.take<std::int32_t>(m_ * groups_);
       return layout.bytes();
     };
     lay_out(exec.shared_scratch(lay_out(nullptr)));
-    std::fill(scales_ + m_ * groups_, scales_ + rows * groups_, 0.0F);
   }
 
   void run() {
@@ -42,9 +41,11 @@ class Product {
     const std::size_t chunks = (panels + chunk - 1) / chunk;
     exec_.pool().run(row_blocks * chunks, [&](std::size_t item, std::size_t worker) {
       const std::size_t row = item / chunks * kBlockRows, begin = item % chunks * chunk;
+      if (tiles_) exec_.micro().tiles->shape();
       for (std::size_t panel = begin; panel < std::min(panels, begin + chunk); ++panel) {
         multiply(worker, row, std::min(kBlockRows, m_ - row), panel);
       }
+      if (tiles_) exec_.micro().tiles->release();
     });
   }
 
@@ -78,7 +79,7 @@ class Product {
                                sums_ + row * groups_ + group, groups_};
       const std::byte* b = expands ? expanded(worker, from, k) : from;
       if (tiles_) {
-        kernels_.gemm_tiles(rows, k, a, b, edge, group > 0);
+        kernels_.gemm_tiles(rows, k, a, b, edge, kPanelRows, group > 0);
       } else if (direct) {
         kernels_.gemm(rows, k, a, b, out, w_.n(), group > 0);
       } else {
