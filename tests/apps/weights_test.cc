@@ -46,9 +46,10 @@ TEST_F(WeightsOption, AreRecordedInTheMemoryTakenFromItAndNeverMixed) {
 }
 
 TEST_F(WeightsOption, AreCountedInThePlan) {
+  // Of a model whose formats differ by megabytes: what else is resident differs from run to run.
   const Words words = {"ingest",
                        "--model",
-                       stories(),
+                       MEMLANE_SOURCE_DIR "/models/memlane-nano",
                        "--memory",
                        path("m"),
                        "--plan",
@@ -60,8 +61,9 @@ TEST_F(WeightsOption, AreCountedInThePlan) {
   const auto plain = json_of(words).at("planned_memory_bytes").get<std::size_t>();
   const auto int8 = json_of(words + Words{"--weights", "int8"}).at("planned_memory_bytes").get<std::size_t>();
   const auto int4 = json_of(words + Words{"--weights", "int4"}).at("planned_memory_bytes").get<std::size_t>();
-  EXPECT_LT(int8, plain);
-  EXPECT_LT(int4, int8);
+  constexpr std::size_t kParameters = 4'700'000;
+  EXPECT_LT(int8 + kParameters / 2, plain);
+  EXPECT_LT(int4 + kParameters / 8, int8);
 }
 
 }  // namespace
