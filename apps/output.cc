@@ -34,4 +34,8 @@ void print_json(const nlohmann::json& object) {
   print_text(object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
+void print_json_line(const nlohmann::json& object) {
+  print_text(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
 }  // namespace memlane

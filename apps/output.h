@@ -18,5 +18,7 @@ void print_problem(std::string message);
 /// One JSON object, indented, and the end of its line. Bytes that are not UTF-8 (a file's name may have them) become
 /// U+FFFD.
 void print_json(const nlohmann::json& object);
+/// The same in one line, for commands that print many.
+void print_json_line(const nlohmann::json& object);
 
 }  // namespace memlane

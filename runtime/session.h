@@ -70,6 +70,8 @@ class Session {
   void set_record(MemoryWeights* record) { engine_.set_record(record); }
   /// See Memory::set_pieces; for models on the CPU.
   void set_pieces(Memory::Pieces pieces) { memory_.set_pieces(std::move(pieces)); }
+  /// Counts what searches of lists look at from here on; for models on the CPU.
+  void set_count(SearchCount* count) { memory_.set_count(count); }
   /// Called with (tokens done, tokens in all) after each window of a call.
   void set_progress(std::function<void(std::size_t, std::size_t)> progress) { progress_ = std::move(progress); }
 

@@ -5,7 +5,7 @@
 
 BOOKS is a folder of texts (`models/train/make_books.py` makes one), cut into documents of at most --document-tokens. In some documents stands
 "The pass key of NAME is NUMBER.", one each, half of them among the first tenth. Steps: `ingest`, `memory index`, and for a tenth of
-the documents and for all of them, `ask` once a pass key and lookup. A step that is interrupted goes on where it was when the same
+the documents and for all of them, `ask` with all pass keys, once a lookup. A step that is interrupted goes on where it was when the same
 command runs again. Disk: 2.8 KB a token (of models/memlane-nano, with lists).
 """
 import argparse
@@ -28,12 +28,17 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run_json(command: list) -> tuple[dict, float]:
+def run_text(command: list) -> tuple[str, float]:
     begin = time.monotonic()
     run = subprocess.run([str(each) for each in command], stdout=subprocess.PIPE, text=True)
     if run.returncode != 0:
         sys.exit(f"{Path(sys.argv[0]).name}: exit code {run.returncode} of: {' '.join(map(str, command))[:300]}")
-    return json.loads(run.stdout), time.monotonic() - begin
+    return run.stdout, time.monotonic() - begin
+
+
+def run_json(command: list) -> tuple[dict, float]:
+    text, seconds = run_text(command)
+    return json.loads(text), seconds
 
 
 def pieces(text: str, size: int):
@@ -60,7 +65,8 @@ def make_documents(args: argparse.Namespace, folder: Path) -> None:
     if not books:
         sys.exit(f"--books {args.books}: expected a folder with *.txt, found none; give another folder")
     plan, _ = run_json([args.memlane, "ingest", "--model", args.model, "--memory", folder / "none", "--plan", "--quiet", "--json", books[0]])
-    characters = len(books[0].read_text(encoding="utf-8")) / plan["documents"][0]["tokens"]
+    # Texts differ in characters a token; a little more is read than was asked for, rather than less.
+    characters = 1.03 * len(books[0].read_text(encoding="utf-8")) / plan["documents"][0]["tokens"]
     texts, total = [], 0
     for book in books:
         for piece in pieces(book.read_text(encoding="utf-8"), int(args.document_tokens * characters)):
@@ -93,20 +99,26 @@ def is_right(text: str, number: str) -> bool:
     return digits[:5] == number
 
 
-def ask(args: argparse.Namespace, memory: Path, lookup: str, facts: list, documents: int) -> list:
+def ask(args: argparse.Namespace, memory: Path, lookup: str, facts: list, documents: int) -> tuple[list, float]:
+    """One command asks all questions: what each took, and seconds of the command for opening the memory."""
     index, _, parameters = lookup.partition(":")
     flags = ["--index", index] + (["--index-parameters", parameters] if parameters else [])
+    questions = args.work / "questions.txt"
+    questions.write_text("".join(f"What is the pass key of {fact['name']}? The pass key of {fact['name']} is\n" for fact in facts))
+    lines, wall = run_text([args.memlane, "ask", "--model", args.model, "--memory", memory, "--json", "--max-tokens", "8", "--ignore-eos",
+                            "--max-memory-bytes", args.max_memory_bytes, "--beyond", "spill", "--threads", args.threads, *flags,
+                            "--documents", ",".join(map(str, range(documents))), "--questions", questions])
     rows = []
-    for fact in facts:
-        question = f"What is the pass key of {fact['name']}? The pass key of {fact['name']} is"
-        reply, wall = run_json([args.memlane, "ask", "--model", args.model, "--memory", memory, "--json", "--max-tokens", "8", "--ignore-eos",
-                                "--max-memory-bytes", args.max_memory_bytes, "--beyond", "spill", "--threads", args.threads, *flags,
-                                "--documents", ",".join(map(str, range(documents))), question])
-        rows.append({"name": fact["name"], "right": is_right(reply["text"], fact["number"]), "text": reply["text"], "command_seconds": wall,
+    for fact, line in zip(facts, lines.splitlines(), strict=True):
+        reply = json.loads(line)
+        rows.append({"name": fact["name"], "right": is_right(reply["text"], fact["number"]), "text": reply["text"],
+                     "keys_scanned_per_query": reply.get("keys_scanned_per_query", reply["memory_entries"]),
                      **{key: reply[key] for key in ("memory_entries", "prompt_seconds", "generation_seconds", "peak_memory_bytes")}})
         say(f"  {documents} documents, {lookup}, {fact['name']}: {reply['text']!r}, expected {fact['number']}; question "
-            f"{reply['prompt_seconds']:.2f} s, tokens {reply['generation_seconds']:.2f} s, command {wall:.1f} s")
-    return rows
+            f"{reply['prompt_seconds']:.2f} s, tokens {reply['generation_seconds']:.2f} s")
+    opening = wall - sum(row["prompt_seconds"] + row["generation_seconds"] for row in rows)
+    say(f"  opening {opening:.1f} s")
+    return rows, opening
 
 
 def main() -> None:
@@ -144,16 +156,17 @@ def main() -> None:
 
     result = {"documents": len(documents), "tokens": tokens, "file_bytes": memory.stat().st_size, "facts": facts,
               "ingest": {key: value for key, value in ingest.items() if key != "documents"}, "index": index, "index_seconds": seconds, "asked": []}
-    print("| documents | entries | lookup | right | question s | 8 tokens s | command s | peak GiB |\n|---:|---:|---|---:|---:|---:|---:|---:|")
+    print("| documents | entries | lookup | keys scanned | right | question s | 8 tokens s | opening s | peak GiB |\n"
+          "|---:|---:|---|---:|---:|---:|---:|---:|---:|")
     for count in (len(documents) // 10, len(documents)):
         asked = [each for each in facts if each["document"] < count]
         for lookup in args.lookups:
-            rows = ask(args, memory, lookup, asked, count)
-            result["asked"].append({"documents": count, "lookup": lookup, "questions": rows})
-            median = {key: statistics.median(each[key] for each in rows) for key in rows[0] if key.endswith(("seconds", "bytes", "entries"))}
-            print(f"| {count} | {median['memory_entries']:,.0f} | `{lookup}` | {sum(each['right'] for each in rows)} of {len(rows)} | "
-                  f"{median['prompt_seconds']:.2f} | {median['generation_seconds']:.2f} | {median['command_seconds']:.1f} | "
-                  f"{max(each['peak_memory_bytes'] for each in rows) / 2**30:.1f} |", flush=True)
+            rows, opening = ask(args, memory, lookup, asked, count)
+            result["asked"].append({"documents": count, "lookup": lookup, "opening_seconds": opening, "questions": rows})
+            median = {key: statistics.median(each[key] for each in rows) for key in rows[0] if key.endswith(("seconds", "entries", "query"))}
+            print(f"| {count} | {median['memory_entries']:,.0f} | `{lookup}` | {median['keys_scanned_per_query']:,.0f} | "
+                  f"{sum(each['right'] for each in rows)} of {len(rows)} | {median['prompt_seconds']:.2f} | "
+                  f"{median['generation_seconds']:.2f} | {opening:.1f} | {rows[-1]['peak_memory_bytes'] / 2**30:.1f} |", flush=True)
             if args.output:
                 args.output.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -36,6 +36,11 @@ class BestLists {
     size += micro.collect(scores, count, thresholds_[row], first_id, scores_ + at, ids_ + at);
     if (size >= full()) cut(micro, row);
   }
+  /// The least score of a row's best k so far; -inf while there are fewer.
+  float least(const MicroKernels& micro, std::size_t row) const {
+    if (sizes_[row] >= k_) cut(micro, row);
+    return thresholds_[row];
+  }
   /// A row's best, fewer if there were fewer, in order of their ids; then none. ids, scores: [k].
   void write(const MicroKernels& micro, std::size_t row, std::int64_t* ids, float* scores) const {
     if (sizes_[row] > k_) cut(micro, row);

@@ -20,6 +20,8 @@ inline constexpr float kNothing = -std::numeric_limits<float>::infinity();
 // weights of lists, within bounds.
 inline constexpr std::size_t kLeastRows = 16, kMostRows = 128, kRowBytes = std::size_t{4} << 20;
 inline constexpr std::size_t kScanned = 256;  // keys scored at once
+// Lists that a row scans before it asks which others may hold a key that is better than those found.
+inline constexpr std::size_t kFirstLists = 128;
 /// The most that the spread of a list's keys may add to the logarithm of its weight: far from its mean a list is not
 /// normally distributed.
 inline constexpr float kMostSpread = 4;
@@ -106,9 +108,13 @@ class RowSearch {
     if (expects) expect(tail != nullptr, tail != nullptr || search_.mass < 1);
     best_[0].clear(count_);
     chosen_.assign(count_, {});
+    others_.assign(count_, {});
+    scanned_lists_.assign(count_, 0);
     if (scans_all_) choose_all();
     for (std::size_t row = 0; row < count_ && !scans_all_; ++row) choose(row);
     scan_chosen(tail != nullptr);
+    for (std::size_t row = 0; row < count_ && !scans_all_; ++row) choose_others(row);
+    if (!scans_all_) scan_chosen(tail != nullptr);
     for (std::size_t row = 0; row < count_; ++row) {
       const std::size_t flat = rows_.flat_index(item, row);
       finish_row(row, blocks, block_begins, item.kv_head, ids.data() + flat * k_, scores.data() + flat * k_, tail,
@@ -121,6 +127,11 @@ class RowSearch {
   struct Scan {
     Chosen* of = nullptr;
     std::uint32_t row = 0;
+  };
+  /// A list that a row may scan, and the greatest score that is expected of it.
+  struct Reach {
+    std::uint32_t place;
+    float score;
   };
   std::size_t filled_dim() const { return filled_k(rows_.head_dim); }
   std::size_t groups() const { return group_count(rows_.head_dim); }
@@ -146,6 +157,7 @@ class RowSearch {
     weights_ = layout.take<float>(catalogue_.width());
     const std::size_t most = std::max(catalogue_.width(), filled(candidates));
     places_ = layout.take<std::uint32_t>(most);
+    ids_ = layout.take<std::uint32_t>(most);
     order_ = layout.take<std::int32_t>(most);
     scanned_ = layout.take<float>(rows * kScanned);
     halves_ = layout.take<float>(filled(dim));
@@ -197,30 +209,34 @@ class RowSearch {
   }
   float dot(const float* a, const float* b) const { return std::inner_product(a, a + rows_.head_dim, b, 0.0F); }
 
-  void add_chosen(std::size_t row, std::size_t place, std::uint32_t& first) {
+  void add_chosen(std::size_t row, std::size_t place) {
     const std::size_t chunk = catalogue_.chunk_of(place);
     const std::size_t list = place - catalogue_.begins[chunk];
     if (list >= catalogue_.chunks[chunk].lists) return;
+    std::uint32_t first = 0;
+    if (!chosen_[row].empty()) {
+      const Chosen& last = chosen_[row].back();
+      first = last.first + static_cast<std::uint32_t>(catalogue_.chunks[last.chunk].list[last.list].count);
+    }
     chosen_[row].push_back({.place = static_cast<std::uint32_t>(place),
                             .chunk = static_cast<std::uint32_t>(chunk),
                             .list = static_cast<std::uint32_t>(list),
                             .first = first});
-    first += static_cast<std::uint32_t>(catalogue_.chunks[chunk].list[list].count);
   }
 
   void choose_all() {
     for (std::size_t row = 0; row < count_; ++row) {
-      std::uint32_t first = 0;
       chosen_[row].reserve(catalogue_.present);
       for (std::size_t c = 0; c < catalogue_.chunks.size(); ++c) {
         for (std::size_t list = 0; list < catalogue_.chunks[c].lists; ++list) {
-          add_chosen(row, catalogue_.begins[c] + list, first);
+          add_chosen(row, catalogue_.begins[c] + list);
         }
       }
     }
   }
 
-  /// The lists that reach farthest: what they weigh together can be estimated, which of their keys stand out cannot.
+  /// The lists that reach farthest, to be scanned first, and others that follow them: what they weigh together can be
+  /// estimated, which of their keys stand out cannot.
   void choose(std::size_t row) {
     const std::size_t width = catalogue_.width();
     float* reach = reach_ + row * width;
@@ -228,10 +244,24 @@ class RowSearch {
     micro_.keep_best(search_.probes, width, reach, places_, order_);
     std::size_t chosen = search_.probes;
     if (search_.mass < 1) chosen = keep_expected(expected_ + row * width, reach, chosen);
-    chosen_[row].reserve(chosen);
-    std::uint32_t first = 0;
+    float least = kNothing;
+    if (chosen > kFirstLists) {
+      std::copy_n(reach, chosen, weights_);
+      std::iota(ids_, ids_ + chosen, 0U);
+      least = micro_.keep_best(kFirstLists, chosen, weights_, ids_, order_);
+    }
     for (std::size_t i = 0; i < chosen; ++i) {
-      if (reach[i] != kNothing) add_chosen(row, places_[i], first);
+      if (reach[i] == kNothing) continue;
+      if (reach[i] >= least) add_chosen(row, places_[i]);
+      if (reach[i] < least) others_[row].push_back({places_[i], reach[i]});
+    }
+  }
+
+  /// Of the others those that reach beyond what has been found. That depends on the row alone.
+  void choose_others(std::size_t row) {
+    const float least = best_[0].least(micro_, row) * search_.scale;
+    for (const Reach& other : others_[row]) {
+      if (other.score >= least) add_chosen(row, other.place);
     }
   }
 
@@ -255,18 +285,19 @@ class RowSearch {
     return kept;
   }
 
-  /// Scans every chosen list once, for all rows that chose it. In the order of their places, in which each row has its
-  /// lists: so what a row finds does not depend on which rows come with it.
+  /// Scans every list chosen since the last scan once, for all rows that chose it. In the order of their places, in
+  /// which each row has its lists: so what a row finds does not depend on which rows come with it.
   void scan_chosen(bool weighs) {
     // Sorted by counting: where the scans of each place end.
     ends_.assign(catalogue_.width() + 1, 0);
     for (std::size_t row = 0; row < count_; ++row) {
-      for (const Chosen& list : chosen_[row]) ++ends_[list.place + 1];
+      for (const Chosen& list : unscanned(row)) ++ends_[list.place + 1];
     }
     std::partial_sum(ends_.begin(), ends_.end(), ends_.begin());
     scans_.resize(ends_.back());
     for (std::size_t row = 0; row < count_; ++row) {
-      for (Chosen& list : chosen_[row]) scans_[ends_[list.place]++] = {&list, static_cast<std::uint32_t>(row)};
+      for (Chosen& list : unscanned(row)) scans_[ends_[list.place]++] = {&list, static_cast<std::uint32_t>(row)};
+      scanned_lists_[row] = chosen_[row].size();
     }
     if (has_tiles()) micro_.tiles->shape();
     for (std::size_t begin = 0, end = 0; begin < scans_.size(); begin = end) {
@@ -275,6 +306,8 @@ class RowSearch {
     }
     if (has_tiles()) micro_.tiles->release();
   }
+
+  std::span<Chosen> unscanned(std::size_t row) { return std::span(chosen_[row]).subspan(scanned_lists_[row]); }
 
   /// Scores the keys of one list for the rows that chose it.
   void scan(std::span<const Scan> rows, bool weighs) {
@@ -421,9 +454,11 @@ class RowSearch {
       *scanned_, *halves_, *sum_, *found_scores_, *gathered_scales_;
   std::int8_t *quantised_, *gathered_;
   std::int32_t *row_sums_, *gathered_sums_, *order_;
-  std::uint32_t* places_;
+  std::uint32_t *places_, *ids_;
   std::int64_t* found_ids_;
-  std::vector<std::vector<Chosen>> chosen_;  // [rows]: by place
+  std::vector<std::vector<Chosen>> chosen_;  // [rows]: those scanned first by place, then others by place
+  std::vector<std::vector<Reach>> others_;   // [rows]: by place
+  std::vector<std::size_t> scanned_lists_;   // [rows]: of chosen_
   std::vector<Scan> scans_;
   std::vector<std::size_t> ends_;  // [catalogue's width + 1]
   std::vector<Candidate> kept_;

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <sstream>
 #include <thread>
 
 #include "runtime/utf8.h"
@@ -69,6 +70,36 @@ TEST_F(GenerateCommand, AndAskReportAsJson) {
   for (const char* key : {"question", "memory", "documents", "lookup"}) EXPECT_TRUE(answer.contains(key)) << key;
   EXPECT_EQ(generated.at("generated_tokens"), 5);
   EXPECT_EQ(generated.at("stop"), "length");
+}
+
+TEST_F(GenerateCommand, AskAnswersEachLineOfAFileAsIfItWereAskedAlone) {
+  ingest("m", {write("a.txt", story(60, 1))});
+  const std::string questions = write("questions", "Once upon\r\n\n  \nThe little dog");
+  const Words words = {"ask", "--model", stories(), "--memory", path("m"), "--threads", "2", "--max-tokens", "12"};
+  const std::string first = ask("m", "Once upon"), second = ask("m", "The little dog");
+  EXPECT_NE(first, second);
+  const Outcome outcome = run(words + Words{"--questions", questions});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "> Once upon\n" + first + "\n> The little dog\n" + second + "\n");
+  std::istringstream lines(run(words + Words{"--questions", questions, "--json"}).out);
+  for (const char* question : {"Once upon", "The little dog"}) {
+    std::string line;
+    ASSERT_TRUE(std::getline(lines, line));
+    const auto answer = nlohmann::json::parse(line);
+    EXPECT_EQ(answer.at("question"), question);
+    EXPECT_EQ(answer.at("ids"), json_of(ask_words("m", question, {"--json"})).at("ids"));
+  }
+}
+
+TEST_F(GenerateCommand, AskRefusesFilesOfQuestionsThatHaveNone) {
+  ingest("m", {write("a.txt", story(60, 1))});
+  const Words words = {"ask", "--model", stories(), "--memory", path("m")};
+  expect_refused(words, {"question", "--questions", "neither"});
+  expect_refused(words + Words{"--questions", write("q", "Once"), "Once"}, {"question", "--questions", "both"});
+  expect_refused(words + Words{"--questions", path("none")}, {path("none")});
+  expect_refused(words + Words{"--questions", write("empty", "")}, {path("empty"), "empty"});
+  expect_refused(words + Words{"--questions", write("spaces", " \n\t\r\n")}, {path("spaces"), "question"});
+  expect_refused(words + Words{"--questions", write("latin", "caf\xe9")}, {path("latin"), "UTF-8"});
 }
 
 TEST_F(GenerateCommand, DescribesAModelAsJson) {

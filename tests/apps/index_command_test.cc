@@ -101,6 +101,11 @@ TEST_F(MemoryIndexCommand, StoresWhatIngestWouldHave) {
   const Words ivf =
       Words{"--index", "ivf", "--top-k", "16"} + Words{"--index-parameters", "chunk=256,lists=8,probes=3"};
   const std::string stored = ask("m", "Once upon", ivf);
+  const nlohmann::json asked = json_of(ask_words("m", "Once upon", ivf + Words{"--json"}));
+  EXPECT_GT(asked.at("lists_compared_per_query"), 8);
+  EXPECT_GT(asked.at("keys_scanned_per_query"), 16);
+  EXPECT_LT(asked.at("keys_scanned_per_query"), asked.at("memory_entries").get<double>() / 2);
+  EXPECT_FALSE(json_of(ask_words("m", "Once upon", {"--json"})).contains("keys_scanned_per_query"));
   std::filesystem::remove(path("m"));
   ingest("m", {path("a.txt"), path("b.txt")});
   EXPECT_EQ(ask("m", "Once upon", ivf), stored);
