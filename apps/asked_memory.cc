@@ -43,6 +43,7 @@ AskedMemory::AskedMemory(CpuExec& exec, const MemoryFile& file, std::vector<std:
   }
   require_same_meaning(file, asked_for);
   documents_ = load_documents(exec, file, ids_, lookup);
+  if (lookup.kind == Lookup::Kind::ivf) file.expect_scattered_reads();
   for (const auto& document : documents_) seen_.push_back(document.get());
 }
 

@@ -51,11 +51,24 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
-void let_go(std::span<const std::byte> mapped) {
+namespace {
+
+/// Of all pages that lie whole in `mapped`. Advice: failing changes speed only.
+void advise(std::span<const std::byte> mapped, int advice) {
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   const auto begin = (reinterpret_cast<std::uintptr_t>(mapped.data()) + page - 1) / page * page;
   const auto end = reinterpret_cast<std::uintptr_t>(mapped.data() + mapped.size()) / page * page;
-  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, advice);
+}
+
+}  // namespace
+
+void let_go(std::span<const std::byte> mapped) {
+  advise(mapped, MADV_DONTNEED);
+}
+
+void expect_scattered_reads(std::span<const std::byte> mapped) {
+  advise(mapped, MADV_RANDOM);
 }
 
 }  // namespace memlane

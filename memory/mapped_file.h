@@ -33,4 +33,8 @@ class MappedFile {
 /// the system's cache or the file, when they are used.
 void let_go(std::span<const std::byte> mapped);
 
+/// Says that pages of a mapped file will be read here and there, each for little: the system then reads no more than is
+/// touched, where it would read up to megabytes around it.
+void expect_scattered_reads(std::span<const std::byte> mapped);
+
 }  // namespace memlane

@@ -105,6 +105,8 @@ class MemoryFile {
   /// Whether a crash (or a writer at work) left bytes after the committed ones. They are ignored, and cut off by the
   /// next writer.
   bool has_uncommitted_tail() const { return file_.bytes().size() > commit_.length; }
+  /// From here on entries and indexes are read here and there, as searches of lists do, not from beginning to end.
+  void expect_scattered_reads() const { memlane::expect_scattered_reads(file_.bytes()); }
   /// Byte at which the commit slots start; for the writer.
   std::uint64_t commits_offset() const { return commits_offset_; }
 
