@@ -3,7 +3,9 @@
 // --benchmark_filter=...
 
 #include <benchmark/benchmark.h>
+#include <faiss/IndexFlat.h>
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <Eigen/Dense>
 #include <array>
@@ -103,13 +105,15 @@ void BM_PeakInt8(State& state) {
     exec.pool().run(exec.threads(), [&](std::size_t, std::size_t worker) {
       auto* c = reinterpret_cast<float*>(exec.worker_scratch(worker, kRows * 32 * sizeof(float)));
       const auto* panel = reinterpret_cast<const std::byte*>(b.data());
+      if (tiles) exec.micro().tiles->shape();
       for (std::size_t i = 0; i < kRepeats; ++i) {
         if (tiles) {
-          kernels.gemm_tiles(kRows, kQuantGroup, rows, panel, c, false);
+          kernels.gemm_tiles(kRows, kQuantGroup, rows, panel, c, 32, false);
         } else {
           kernels.gemm(kRows, kQuantGroup, rows, panel, c, 32, false);
         }
       }
+      if (tiles) exec.micro().tiles->release();
       benchmark::DoNotOptimize(c);
     });
   }
@@ -290,7 +294,32 @@ BENCHMARK(BM_ExactTopK)
     ->ArgNames({"tokens", "entries", "heads", "kv_heads", "head_dim", "k", "set"})
     ->ArgsProduct({{2048}, {262144}, {1}, {1}, {64, 100, 128}, {32, 128}, {4}})
     ->ArgsProduct({{512}, {262144}, {1}, {1}, {64}, {32}, {3}})
-    ->ArgsProduct({{1}, {262144}, {12}, {12}, {64}, {128}, {3, 4}})
+    ->ArgsProduct({{1}, {262144}, {12}, {12}, {64}, {32, 128}, {3, 4}})
+    ->UseRealTime();
+
+/// FAISS's exact search of the same keys in float32, a query for each head, heads side by side. Arguments: entries,
+/// heads, head_dim, k.
+void BM_FaissFlat(State& state) {
+  const auto arg = [&](int i) { return static_cast<std::size_t>(state.range(i)); };
+  ThreadPool pool(available_threads());
+  const auto keys = random_floats(arg(0) * arg(2));
+  std::vector<faiss::IndexFlatIP> indexes(arg(1), faiss::IndexFlatIP(static_cast<faiss::Index::idx_t>(arg(2))));
+  for (faiss::IndexFlatIP& index : indexes) index.add(static_cast<faiss::Index::idx_t>(arg(0)), keys.data());
+  const auto q = random_floats(arg(1) * arg(2));
+  std::vector<faiss::Index::idx_t> ids(arg(1) * arg(3));
+  std::vector<float> scores(ids.size());
+  for (auto _ : state) {
+    pool.run(arg(1), [&](std::size_t head, std::size_t) {
+      omp_set_num_threads(1);
+      indexes[head].search(1, q.data() + head * arg(2), static_cast<faiss::Index::idx_t>(arg(3)),
+                           scores.data() + head * arg(3), ids.data() + head * arg(3));
+    });
+  }
+  state.SetBytesProcessed(static_cast<std::int64_t>(4 * arg(0) * arg(1) * arg(2)) * state.iterations());
+}
+BENCHMARK(BM_FaissFlat)
+    ->ArgNames({"entries", "heads", "head_dim", "k"})
+    ->ArgsProduct({{262144}, {12}, {64}, {32, 128}})
     ->UseRealTime();
 
 }  // namespace

@@ -16,7 +16,7 @@ namespace {
 
 /// Below this, starting threads costs more than they save.
 constexpr std::uint64_t kBytesPerThread = std::uint64_t{16} << 20;
-constexpr std::uint64_t kBytesToLetGo = std::uint64_t{64} << 20;
+constexpr std::uint64_t kBytesToLetGo = std::uint64_t{4} << 20;
 constexpr std::uint64_t kMostThreads = 8;
 
 std::string at(const RecordView& record) {

@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/best_lists.h"
 #include "kernels/cpu/key_tiles.h"
+#include "kernels/cpu/list_catalogue.h"
 #include "kernels/cpu/quantised_layout.h"
 #include "kernels/cpu/tile_kernels.h"
 #include "kernels/key_lists.h"
@@ -20,51 +21,18 @@ inline constexpr float kNothing = -std::numeric_limits<float>::infinity();
 // weights of lists, within bounds.
 inline constexpr std::size_t kLeastRows = 16, kMostRows = 128, kRowBytes = std::size_t{4} << 20;
 inline constexpr std::size_t kScanned = 256;  // keys scored at once
-// Lists that a row scans before it asks which others may hold a key that is better than those found.
-inline constexpr std::size_t kFirstLists = 128;
+// Lists that a row scans before it asks which others may hold a key that is better than those found, and how many times
+// as many it scans each time after that.
+inline constexpr std::size_t kFirstLists = 128, kMoreLists = 4;
 /// The most that the spread of a list's keys may add to the logarithm of its weight: far from its mean a list is not
 /// normally distributed.
 inline constexpr float kMostSpread = 4;
-inline std::size_t filled(std::size_t count) {
-  return (count + kPanelEntries - 1) / kPanelEntries * kPanelEntries;
-}
 
 struct Candidate {
   float score;
   std::uint32_t entry;
   std::uint32_t chosen;  // list it was found in
   float scanned_score;
-};
-
-/// Where the lists of all chunks of one kv head stand in a row of expected weights.
-struct Catalogue {
-  Catalogue(View<const ListChunk, 2> all, std::size_t kv_head)
-      : chunks(all.data() + kv_head * all.extent(1), all.extent(1)) {
-    begins.reserve(chunks.size() + 1);
-    begins.push_back(0);
-    for (const ListChunk& chunk : chunks) {
-      begins.push_back(begins.back() + filled(chunk.lists));
-      present += chunk.lists;
-    }
-    reaches.assign(width(), 0);
-    for (std::size_t c = 0; c < chunks.size(); ++c) {
-      for (std::size_t i = 0; i < chunks[c].lists; ++i) {
-        const float variance = std::max(chunks[c].log_counts[i], 0.0F) * chunks[c].spreads[i];
-        reaches[begins[c] + i] = 2 * std::sqrt(std::max(variance, 0.0F));
-      }
-    }
-  }
-  std::size_t width() const { return begins.back(); }
-  std::size_t chunk_of(std::size_t place) const {
-    return static_cast<std::size_t>(std::upper_bound(begins.begin(), begins.end(), place) - begins.begin()) - 1;
-  }
-
-  std::span<const ListChunk> chunks;
-  std::vector<std::size_t> begins;  // [chunks + 1]: multiples of 32
-  std::size_t present = 0;          // lists
-  /// [width()]: of n normal numbers of variance v the greatest is about 2 sqrt(v log n) above their mean; without the
-  /// part of v that depends on the query.
-  std::vector<float> reaches;
 };
 
 /// A list that a row scans, and what it found there.
@@ -111,10 +79,11 @@ class RowSearch {
     others_.assign(count_, {});
     scanned_lists_.assign(count_, 0);
     if (scans_all_) choose_all();
+    if (scans_all_) scan_chosen(tail != nullptr);
     for (std::size_t row = 0; row < count_ && !scans_all_; ++row) choose(row);
-    scan_chosen(tail != nullptr);
-    for (std::size_t row = 0; row < count_ && !scans_all_; ++row) choose_others(row);
-    if (!scans_all_) scan_chosen(tail != nullptr);
+    for (std::size_t most = kFirstLists; !scans_all_ && choose_next(most); most *= kMoreLists) {
+      scan_chosen(tail != nullptr);
+    }
     for (std::size_t row = 0; row < count_; ++row) {
       const std::size_t flat = rows_.flat_index(item, row);
       finish_row(row, blocks, block_begins, item.kv_head, ids.data() + flat * k_, scores.data() + flat * k_, tail,
@@ -235,8 +204,8 @@ class RowSearch {
     }
   }
 
-  /// The lists that reach farthest, to be scanned first, and others that follow them: what they weigh together can be
-  /// estimated, which of their keys stand out cannot.
+  /// The lists that a row may scan, those that reach farthest: what they weigh together can be estimated, which of
+  /// their keys stand out cannot.
   void choose(std::size_t row) {
     const std::size_t width = catalogue_.width();
     float* reach = reach_ + row * width;
@@ -244,25 +213,33 @@ class RowSearch {
     micro_.keep_best(search_.probes, width, reach, places_, order_);
     std::size_t chosen = search_.probes;
     if (search_.mass < 1) chosen = keep_expected(expected_ + row * width, reach, chosen);
-    float least = kNothing;
-    if (chosen > kFirstLists) {
-      std::copy_n(reach, chosen, weights_);
-      std::iota(ids_, ids_ + chosen, 0U);
-      least = micro_.keep_best(kFirstLists, chosen, weights_, ids_, order_);
-    }
+    others_[row].reserve(chosen);
     for (std::size_t i = 0; i < chosen; ++i) {
-      if (reach[i] == kNothing) continue;
-      if (reach[i] >= least) add_chosen(row, places_[i]);
-      if (reach[i] < least) others_[row].push_back({places_[i], reach[i]});
+      if (reach[i] != kNothing) others_[row].push_back({places_[i], reach[i]});
     }
   }
 
-  /// Of the others those that reach beyond what has been found. That depends on the row alone.
-  void choose_others(std::size_t row) {
-    const float least = best_[0].least(micro_, row) * search_.scale;
-    for (const Reach& other : others_[row]) {
-      if (other.score >= least) add_chosen(row, other.place);
+  /// Chooses for every row up to `most` of the lists that it has not scanned, those that reach farthest, as far as they
+  /// reach beyond what has been found; whether there was any. What a row chooses depends on the row alone.
+  bool choose_next(std::size_t most) {
+    bool any = false;
+    for (std::size_t row = 0; row < count_; ++row) {
+      std::vector<Reach>& others = others_[row];
+      const float found = best_[0].least(micro_, row) * search_.scale;
+      std::erase_if(others, [&](const Reach& other) { return other.score < found; });
+      float least = kNothing;
+      if (others.size() > most) {
+        std::transform(others.begin(), others.end(), weights_, [](const Reach& other) { return other.score; });
+        std::iota(ids_, ids_ + others.size(), 0U);
+        least = micro_.keep_best(most, others.size(), weights_, ids_, order_);
+      }
+      for (const Reach& other : others) {
+        if (other.score >= least) add_chosen(row, other.place);
+      }
+      std::erase_if(others, [&](const Reach& other) { return other.score >= least; });
+      any = any || !unscanned(row).empty();
     }
+    return any;
   }
 
   /// Cuts `count` places_, those that reach farthest first, where they are expected to have the share `mass` of all
@@ -456,8 +433,8 @@ class RowSearch {
   std::int32_t *row_sums_, *gathered_sums_, *order_;
   std::uint32_t *places_, *ids_;
   std::int64_t* found_ids_;
-  std::vector<std::vector<Chosen>> chosen_;  // [rows]: those scanned first by place, then others by place
-  std::vector<std::vector<Reach>> others_;   // [rows]: by place
+  std::vector<std::vector<Chosen>> chosen_;  // [rows]: by place, those scanned at once
+  std::vector<std::vector<Reach>> others_;   // [rows]: by place, not scanned
   std::vector<std::size_t> scanned_lists_;   // [rows]: of chosen_
   std::vector<Scan> scans_;
   std::vector<std::size_t> ends_;  // [catalogue's width + 1]
