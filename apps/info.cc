@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/memory_budget.h"
 #include "apps/model_options.h"
 #include "apps/output.h"
 #include "memory/compaction.h"
@@ -96,6 +97,7 @@ nlohmann::json describe_memory(const std::string& path) {
           {"weights", made_with == header.settings.end() ? header.compute : made_with->second},
           {"lookup", header.lookup},
           {"top_k", header.top_k},
+          {"evict", eviction_setting(header)},
           {"entries", entries},
           {"documents", documents}};
 }

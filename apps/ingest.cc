@@ -16,6 +16,7 @@
 #include "runtime/resources.h"
 #include "runtime/session.h"
 #include "runtime/stored_memory.h"
+#include "runtime/window_eviction.h"
 #include "runtime/window_plan.h"
 
 namespace memlane {
@@ -44,7 +45,7 @@ class Ingest {
   void read_documents(const Tokenizer& tokenizer);
   void require_same_settings(const ModelConfig& config, Precision precision, const Tokenizer& tokenizer,
                              const Lookup& lookup) const;
-  void choose_kept(const CpuExec& exec, const ModelConfig& config, Precision precision);
+  void choose_eviction(const CpuExec& exec, const ModelConfig& config, Precision precision);
   Lookup choose_lookup() const;
   std::vector<Reading> readings() const;
   MemoryFileHeader header(const Model& model, const std::string& tokenizer_fingerprint, const Lookup& lookup) const;
@@ -59,7 +60,7 @@ class Ingest {
   Spool spool_;
   std::optional<MemoryFileWriter> writer_;
   MemorySettings settings_;
-  std::optional<std::size_t> kept_;  // entries of the windows before it that a window sees at most; none for all
+  std::optional<EvictionPolicy> eviction_;  // what a window sees of those before it; none for all
   std::vector<Job> jobs_;
   std::size_t tokens_read_ = 0;
   double seconds_ = 0;
@@ -102,26 +103,27 @@ void Ingest::require_same_settings(const ModelConfig& config, Precision precisio
 MemoryFileHeader Ingest::header(const Model& model, const std::string& tokenizer_fingerprint,
                                 const Lookup& lookup) const {
   MemoryFileHeader result = memory_header(model, tokenizer_fingerprint, settings_, lookup);
-  if (kept_) result.settings[kEviction] = eviction_text(*kept_);
+  if (eviction_) result.settings[kEviction] = to_text(*eviction_);
   return result;
 }
 
 /// What a window sees of those before it: as the file says, whose documents were read so, or else the budget.
-void Ingest::choose_kept(const CpuExec& exec, const ModelConfig& config, Precision precision) {
+void Ingest::choose_eviction(const CpuExec& exec, const ModelConfig& config, Precision precision) {
   MemoryBudget& budget = options_.budget;
-  const bool evicts = budget.choice() == Beyond::evict_oldest;
+  const std::optional<EvictionPolicy::Rule> asked = evicted_by(budget.choice());
   if (writer_) {
-    kept_ = kept_entries(writer_->stored());
-    if (budget.beyond && evicts != kept_.has_value()) {
-      input_error(
-          "{}: was made {} --beyond evict-oldest, found --beyond {}; go on as it was made, or ingest into a new file",
-          options_.memory, kept_ ? "with" : "without", name_of(*budget.beyond));
+    eviction_ = stored_eviction(writer_->stored());
+    if (budget.beyond && asked != (eviction_ ? std::optional(eviction_->rule) : std::nullopt)) {
+      const Beyond expected = eviction_ ? beyond_of(eviction_->rule) : *budget.beyond;
+      input_error("{}: was made {} --beyond {}, found --beyond {}; go on as it was made, or ingest into a new file",
+                  options_.memory, eviction_ ? "with" : "without", name_of(expected), name_of(*budget.beyond));
     }
-    if (kept_) budget.beyond = Beyond::evict_oldest;
-  } else if (evicts) {
+    if (eviction_) budget.beyond = beyond_of(eviction_->rule);
+  } else if (asked) {
     Lookup lookup = options_.model.lookup();
     if (lookup.kind == Lookup::Kind::automatic) lookup.kind = Lookup::Kind::exact;  // what may take more than dense
-    kept_ = entries_to_keep(exec, {config, settings_, precision, lookup, readings(), {}}, budget);
+    eviction_ = {*asked, 0};
+    eviction_->entries = entries_to_keep(exec, {config, settings_, precision, lookup, readings(), eviction_}, budget);
   }
 }
 
@@ -140,7 +142,7 @@ Lookup Ingest::choose_lookup() const {
   }
   std::size_t most = 0;
   for (const Job& job : jobs_) most = std::max(most, job.document.ids.size());
-  return options_.model.lookup(kept_ ? std::min(most, *kept_) : most, options_.quiet);
+  return options_.model.lookup(eviction_ ? std::min(most, eviction_->entries) : most, options_.quiet);
 }
 
 void Ingest::print_plan(const IngestPlan& plan) const {
@@ -158,7 +160,7 @@ void Ingest::print_plan(const IngestPlan& plan) const {
     fmt::print(stderr, "  {}: {} tokens in {} windows{}\n", job.document.name, count_text(tokens),
                count_text(windows_for(tokens, settings_.window)), state);
   }
-  fmt::print(stderr, "{}", plan_text(plan, options_.budget, options_.memory, kept_));
+  fmt::print(stderr, "{}", plan_text(plan, options_.budget, options_.memory, eviction_));
 }
 
 void Ingest::require_room(const IngestPlan& plan) {
@@ -186,25 +188,27 @@ bool Ingest::ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& l
   Session session(exec, model, settings_, lookup);
   session.set_stop_flag(&interrupt_flag());
   session.set_pieces(options_.budget.pieces());
+  EvictingReader reader(session, settings_, eviction_);
   if (!job.stored) {
     job.stored =
         writer.begin_document({0, document.name, document.text_fingerprint, document.text_bytes, document.ids.size()});
   } else if (job.tokens_done > 0) {
-    session.own_memory() = load_document(exec, writer.stored(), writer.stored().documents()[*job.stored], lookup);
+    reader.resume(exec, writer.stored(), writer.stored().documents()[*job.stored], lookup);
   }
   Progress progress(document.name, job.tokens_done, document.ids.size(), !options_.quiet);
   bool stopped = false;
   while (job.tokens_done < document.ids.size()) {
     const std::size_t count = std::min(settings_.window, document.ids.size() - job.tokens_done);
     const auto ids = std::span(document.ids).subspan(job.tokens_done, count);
-    if (kept_) session.own_memory().keep_newest(*kept_);
     try {
-      writer.append_window(*job.stored, ids, session.read_window(ids));
+      const std::span<const Segment> segments = reader.read_window(ids);
+      writer.append_window(*job.stored, ids, segments, reader.seen());
     } catch (const Interrupted&) {
       stopped = true;
       break;
     }
     if (options_.budget.choice() == Beyond::spill) session.own_memory().use_stored(writer.map_last_window());
+    reader.evict();
     job.tokens_done += count;
     tokens_read_ += count;
     progress.update(job.tokens_done);
@@ -273,7 +277,7 @@ nlohmann::json Ingest::report(const IngestPlan& plan, bool interrupted) const {
                            {"interrupted", interrupted}};
   if (budget.most) report["max_memory_bytes"] = *budget.most;
   if (budget.most) report["beyond"] = name_of(budget.choice());
-  if (kept_) report["kept_entries"] = *kept_;
+  if (eviction_) report["kept_entries"] = eviction_->entries;
   return report;
 }
 
@@ -295,20 +299,22 @@ void Ingest::check(const ModelConfig& config, const Lookup& lookup) const {
     input_error("--max-memory-bytes: expected the model on the CPU, found --device {}; leave one of them out",
                 options_.model.device);
   }
+  if (options_.budget.choice() == Beyond::evict_least_attended) require_attention(settings_);
   if (lookup.has_index()) make_key_index(lookup, config.head_dim);  // refused before any work
 }
 
 /// Once it is known what is kept.
 void Ingest::require_evictable(const Lookup& lookup) const {
-  if (!kept_) return;
+  if (!eviction_) return;
+  const std::string beyond = name_of(beyond_of(eviction_->rule));
   if (lookup.has_index()) {
     input_error(
-        "--beyond evict-oldest: expected --index dense or exact, whose memory can lose its oldest entries, found {}; "
-        "choose one of them, or --beyond spill",
-        lookup.name());
+        "--beyond {}: expected --index dense or exact, whose memory can lose entries, found {}; choose one of them, or "
+        "--beyond spill",
+        beyond, lookup.name());
   }
   if (!options_.model.device_choice().is_cpu()) {
-    input_error("{}: was made with --beyond evict-oldest, which needs --device cpu, found {}", options_.memory,
+    input_error("{}: was made with --beyond {}, which needs --device cpu, found {}", options_.memory, beyond,
                 options_.model.device);
   }
 }
@@ -331,14 +337,14 @@ int Ingest::run() {
   require_vocabulary(tokenizer, config, options_.model.model);
   const Precision precision = options_.model.precision();
   read_documents(tokenizer);
-  choose_kept(exec, config, precision);
+  choose_eviction(exec, config, precision);
   const Lookup lookup = choose_lookup();
   require_evictable(lookup);
   if (writer_) require_same_settings(config, precision, tokenizer, lookup);
   if (writer_) match_stored(jobs_, writer_->stored());
   require_new_names(jobs_, writer_ ? &writer_->stored() : nullptr);
 
-  const IngestPlan plan = plan_ingest(exec, {config, settings_, precision, lookup, readings(), kept_});
+  const IngestPlan plan = plan_ingest(exec, {config, settings_, precision, lookup, readings(), eviction_});
   if (!options_.quiet) print_plan(plan);
   const bool something_to_do = std::any_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return !job.complete; });
   bool interrupted = false;

@@ -11,6 +11,7 @@
 #include "runtime/resources.h"
 #include "runtime/session.h"
 #include "runtime/stored_memory.h"
+#include "runtime/window_eviction.h"
 #include "runtime/window_plan.h"
 
 namespace memlane {
@@ -34,10 +35,15 @@ std::size_t largest(const IngestWork& work) {
   return most;
 }
 
+bool weighs(const IngestWork& work) {
+  return work.eviction && work.eviction->rule == EvictionPolicy::Rule::least_attended;
+}
+
 /// Entries that are in memory at once, those of the window being read included.
-std::size_t entries_at_once(const IngestWork& work, std::optional<std::size_t> kept) {
+std::size_t entries_at_once(const IngestWork& work) {
   const std::size_t all = largest(work);
-  return kept && *kept < all ? std::min(all, *kept + work.settings.window) : all;
+  const std::size_t kept = work.eviction ? work.eviction->entries : all;
+  return kept < all ? std::min(all, kept + work.settings.window) : all;
 }
 
 /// entries: that are in memory at once.
@@ -48,6 +54,7 @@ MemoryNeed memory_need(const CpuExec& exec, const IngestWork& work, std::size_t 
   // A second time, for the bytes that are stored when the document ends.
   need.fixed += 2 * index_bytes(shape, work.lookup, entries) +
                 indexing_bytes(exec, shape, work.lookup, std::min(entries, work.settings.memory_window));
+  if (weighs(work)) need.fixed += EvictingReader::weighing_bytes(work.config, work.settings, entries);
   // A window is this process's until it is stored, even if entries are then used where they lie in the file.
   const std::size_t window = std::min(entries, work.settings.window);
   need.fixed += Session::entry_bytes(work.config, work.settings, window);
@@ -55,7 +62,7 @@ MemoryNeed memory_need(const CpuExec& exec, const IngestWork& work, std::size_t 
   return need;
 }
 
-/// A segment and its ids for each sub-window of each window, and the key index.
+/// A segment and its ids for each sub-window of each window, what windows see, and the key index.
 std::uint64_t disk_bytes(const IngestWork& work, const Reading& reading) {
   constexpr std::size_t kRecordBytes = 512;  // headers and padding of a record, generously
   const EntryShape shape = entry_shape(work.config, work.settings);
@@ -66,6 +73,10 @@ std::uint64_t disk_bytes(const IngestWork& work, const Reading& reading) {
     bytes += shape.segment_bytes(count) + count * sizeof(std::int32_t) + kRecordBytes;
     begin += count;
   }
+  if (weighs(work)) {
+    const std::size_t seen = segments_for(work.settings, std::min(reading.tokens, work.eviction->entries));
+    bytes += windows_for(left, window) * seen * sizeof(SeenWindow);
+  }
   return bytes;
 }
 
@@ -73,12 +84,12 @@ std::uint64_t disk_bytes(const IngestWork& work, const Reading& reading) {
 
 IngestPlan plan_ingest(CpuExec& exec, const IngestWork& work) {
   IngestPlan plan;
-  plan.memory = memory_need(exec, work, entries_at_once(work, work.kept));
+  plan.memory = memory_need(exec, work, entries_at_once(work));
   ReadingCost cost;
   for (const Reading& reading : work.readings) {
     if (reading.done == reading.tokens) continue;
-    const ReadingCost of_document =
-        reading_cost(work.config, work.settings, reading.done, reading.tokens, work.kept.value_or(kNoLimit));
+    const ReadingCost of_document = reading_cost(work.config, work.settings, reading.done, reading.tokens,
+                                                 work.eviction ? work.eviction->entries : kNoLimit);
     cost.matmul_flops += of_document.matmul_flops;
     cost.scores += of_document.scores;
     plan.disk_bytes += disk_bytes(work, reading);
@@ -107,7 +118,7 @@ std::size_t entries_to_keep(const CpuExec& exec, const IngestWork& work, const M
 }
 
 std::string plan_text(const IngestPlan& plan, const MemoryBudget& budget, const std::string& memory,
-                      std::optional<std::size_t> kept) {
+                      const std::optional<EvictionPolicy>& eviction) {
   std::string text =
       fmt::format("  needs {} of memory ({} free), {} of disk ({} free) and about {}\n",
                   bytes_text(budget.planned(plan.memory)), bytes_text(free_memory()), bytes_text(plan.disk_bytes),
@@ -119,7 +130,11 @@ std::string plan_text(const IngestPlan& plan, const MemoryBudget& budget, const 
                     bytes_text(*budget.most), bytes_text(plan.memory.fixed), bytes_text(plan.memory.entries),
                     beyond ? fmt::format(": {}", name_of(budget.choice())) : "");
   }
-  if (kept) text += fmt::format("  each window sees at most {} entries of those before it\n", count_text(*kept));
+  if (eviction) {
+    text +=
+        fmt::format("  each window sees at most {} entries of those before it, the {}\n", count_text(eviction->entries),
+                    eviction->rule == EvictionPolicy::Rule::oldest ? "newest" : "most attended to");
+  }
   return text;
 }
 

@@ -9,6 +9,7 @@
 #include "apps/memory_budget.h"
 #include "kernels/exec.h"
 #include "kernels/weight_format.h"
+#include "memory/eviction.h"
 #include "memory/lookup.h"
 #include "runtime/memory_need.h"
 #include "runtime/model_config.h"
@@ -28,7 +29,7 @@ struct IngestWork {
   Precision precision;
   const Lookup& lookup;
   std::vector<Reading> readings;
-  std::optional<std::size_t> kept;  ///< entries of the windows before it that a window sees at most; none for all
+  std::optional<EvictionPolicy> eviction;  ///< what a window sees of those before it; none for all
 };
 
 /// What it will take.
@@ -41,11 +42,11 @@ struct IngestPlan {
 IngestPlan plan_ingest(CpuExec& exec, const IngestWork& work);
 
 /// Entries that each window can see of those before it within a budget, in whole windows. Throws InputError if not even
-/// one window can be kept. work.kept is not looked at.
+/// one window can be kept. work.eviction says by which rule; how many it keeps is not looked at.
 std::size_t entries_to_keep(const CpuExec& exec, const IngestWork& work, const MemoryBudget& budget);
 
 /// Lines for people: what is needed and what there is.
 std::string plan_text(const IngestPlan& plan, const MemoryBudget& budget, const std::string& memory,
-                      std::optional<std::size_t> kept);
+                      const std::optional<EvictionPolicy>& eviction);
 
 }  // namespace memlane

@@ -16,10 +16,27 @@ std::string name_of(Beyond beyond) {
       return "spill";
     case Beyond::evict_oldest:
       return "evict-oldest";
+    case Beyond::evict_least_attended:
+      return "evict-least-attended";
     case Beyond::refuse:
       break;
   }
   return "refuse";
+}
+
+std::optional<EvictionPolicy::Rule> evicted_by(Beyond beyond) {
+  if (beyond == Beyond::evict_oldest) return EvictionPolicy::Rule::oldest;
+  if (beyond == Beyond::evict_least_attended) return EvictionPolicy::Rule::least_attended;
+  return std::nullopt;
+}
+
+Beyond beyond_of(EvictionPolicy::Rule rule) {
+  return rule == EvictionPolicy::Rule::oldest ? Beyond::evict_oldest : Beyond::evict_least_attended;
+}
+
+std::string eviction_setting(const MemoryFileHeader& header) {
+  const auto found = header.settings.find(kEviction);
+  return found == header.settings.end() ? "none" : found->second;
 }
 
 std::uint64_t parse_bytes(const std::string& option, std::string_view text) {
@@ -55,8 +72,12 @@ void MemoryBudget::add_to(CLI::App& app, bool evicts) {
       "are "
       "read again; slower, the same results";
   if (evicts) {
-    choices.emplace(name_of(Beyond::evict_oldest), Beyond::evict_oldest);
-    description += "), or evict-oldest (each window sees only as many windows before it as fit; other results";
+    for (const Beyond evicting : {Beyond::evict_oldest, Beyond::evict_least_attended}) {
+      choices.emplace(name_of(evicting), evicting);
+    }
+    description +=
+        "), or evict-oldest or evict-least-attended (each window sees only as many windows before it as fit: the "
+        "newest, or those that got the most attention; other results";
   }
   add_choice(app, "--beyond", beyond, choices, description + ") (default: refuse)");
 }
@@ -82,7 +103,7 @@ void MemoryBudget::require(const MemoryNeed& need, std::string_view what) const 
         what, bytes_text(fixed), bytes_text(*most));
   }
   if (spills || need.bytes() <= *most) return;
-  if (choice() == Beyond::evict_oldest) {
+  if (evicted_by(choice())) {
     input_error(
         "--max-memory-bytes: {} needs {} to keep as many windows as the memory file says, {} are allowed; allow more",
         what, bytes_text(need.bytes()), bytes_text(*most));

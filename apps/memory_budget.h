@@ -6,7 +6,9 @@
 #include <string>
 #include <string_view>
 
+#include "memory/eviction.h"
 #include "memory/memory.h"
+#include "memory/memory_file.h"
 #include "runtime/memory_need.h"
 #include "runtime/resident_limit.h"
 
@@ -14,19 +16,25 @@ namespace memlane {
 
 /// What happens where a run needs more memory than its budget.
 enum class Beyond {
-  refuse,       ///< nothing is done
-  spill,        ///< entries are used where they lie in the memory file, as many at a time as there is room for
-  evict_oldest  ///< a document's memory keeps only its newest windows while it is read
+  refuse,               ///< nothing is done
+  spill,                ///< entries are used where they lie in the memory file, as many at a time as there is room for
+  evict_oldest,         ///< a document's memory keeps only its newest windows while it is read
+  evict_least_attended  ///< those that later windows attend to most
 };
 
 std::string name_of(Beyond beyond);
+/// What a way to go beyond a budget evicts; none if nothing.
+std::optional<EvictionPolicy::Rule> evicted_by(Beyond beyond);
+Beyond beyond_of(EvictionPolicy::Rule rule);
+/// What a memory file says of eviction, for people: "oldest, 8192 entries", or "none".
+std::string eviction_setting(const MemoryFileHeader& header);
 
 /// The options --max-memory-bytes and --beyond.
 struct MemoryBudget {
   std::optional<std::uint64_t> most;  ///< bytes that this process may have resident
   std::optional<Beyond> beyond;
 
-  /// evicts: whether evict-oldest can be chosen.
+  /// evicts: whether eviction can be chosen.
   void add_to(CLI::App& app, bool evicts);
   /// Throws InputError if there is something to do beyond no budget.
   void check() const;

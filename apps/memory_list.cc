@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/memory_budget.h"
 #include "apps/output.h"
 #include "apps/progress.h"
 #include "memory/compaction.h"
@@ -55,10 +56,14 @@ int list(const ListOptions& options) {
     print_json({{"memory", options.memory},
                 {"bytes", file.bytes()},
                 {"compacted_bytes", compacted},
+                {"evict", eviction_setting(file.header())},
                 {"documents", documents}});
     return 0;
   }
   print_text(documents.empty() ? "no documents\n" : table);
+  if (file.header().settings.contains(kEviction)) {
+    print_text(fmt::format("read with evict: {}\n", one_line(eviction_setting(file.header()))));
+  }
   if (compacted < file.bytes()) {
     print_text(fmt::format("{} of {} belong to nothing any more; memlane memory compact gives them back\n",
                            bytes_text(file.bytes() - compacted), bytes_text(file.bytes())));

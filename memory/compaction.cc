@@ -15,7 +15,7 @@ std::uint64_t compacted_bytes(const MemoryFile& file) {
 }
 
 bool gains_from_compaction(const MemoryFile& file) {
-  return file.version() < format::kVersion || compacted_bytes(file) < file.bytes();
+  return file.version() < format::version_for(file.header()) || compacted_bytes(file) < file.bytes();
 }
 
 void compact(const std::filesystem::path& path, FileCalls calls, const MemoryFileWriter::Progress& progress) {

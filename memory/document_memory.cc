@@ -44,6 +44,21 @@ void DocumentMemory::keep_newest(std::size_t entries) {
   for (auto& blocks : blocks_) blocks.erase(blocks.begin(), blocks.begin() + count);
 }
 
+void DocumentMemory::keep(std::span<const std::size_t> places) {
+  MEMLANE_EXPECTS(indexes_.empty() && places.size() <= segments_.size());
+  entries_ = 0;
+  for (std::size_t to = 0; to < places.size(); ++to) {
+    const std::size_t from = places[to];
+    MEMLANE_EXPECTS(from < segments_.size() && (to == 0 || from > places[to - 1]));
+    entries_ += segments_[from].count();
+    if (from == to) continue;
+    segments_[to] = std::move(segments_[from]);
+    for (auto& blocks : blocks_) blocks[to] = blocks[from];
+  }
+  segments_.erase(segments_.begin() + static_cast<std::ptrdiff_t>(places.size()), segments_.end());
+  for (auto& blocks : blocks_) blocks.resize(places.size());
+}
+
 const KeyIndex* DocumentMemory::index(std::size_t layer_slot, std::size_t kv_head) const {
   if (indexes_.empty() || indexed_entries_ != entries_) return nullptr;
   return indexes_[layer_slot * shape_.kv_heads + kv_head].get();

@@ -28,6 +28,8 @@ class DocumentMemory {
 
   /// Forgets the oldest segments as long as `entries` or more are left without them. Not for lookups with indexes.
   void keep_newest(std::size_t entries);
+  /// Forgets all segments but those at these places, ascending. Not for lookups with indexes.
+  void keep(std::span<const std::size_t> places);
 
   /// Brings the indexes up to the entries: trains those that have waited for enough keys, adds what they lack. No
   /// tokens are computed again; keys come from the segments.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "memory/eviction.h"
 #include "memory/mapped_file.h"
 #include "memory/segment.h"
 
@@ -53,6 +54,9 @@ struct StoredWindow {
   const std::byte* entries = nullptr;  ///< shape.segment_bytes(count) bytes, aligned to 64, laid out as Segment says
   std::size_t count = 0;               ///< entries, 1 … header().window
   std::uint64_t checksum = 0;          ///< of the entries
+  /// What the next window sees, where the least attended are evicted; else, and of windows that are parts of one, of
+  /// all but the last, empty.
+  std::span<const SeenWindow> seen = {};
 };
 
 /// The key indexes stored last for a document. Empty blobs: none were stored.
@@ -97,7 +101,7 @@ class MemoryFile {
   const MemoryFileHeader& header() const { return header_; }
   /// Every document that was begun, by its id: those that were dropped, too.
   const std::vector<StoredDocument>& documents() const { return documents_; }
-  /// Of the format: 1 cannot hold what drops a document.
+  /// Of the format: 1 cannot hold what drops a document, 2 not what windows see.
   std::uint32_t version() const { return version_; }
   const Commit& commit() const { return commit_; }
   /// Committed bytes.

@@ -26,6 +26,18 @@ CommitSlot make_commit_slot(const Commit& commit) {
   return slot;
 }
 
+std::optional<std::size_t> entries_seen(const MemoryFileHeader& header) {
+  const auto found = header.settings.find(kEviction);
+  if (found == header.settings.end()) return std::nullopt;
+  const std::optional<EvictionPolicy> policy = eviction_policy(found->second);
+  const bool says = policy && policy->rule == EvictionPolicy::Rule::least_attended;
+  return says && policy->entries % header.window == 0 ? std::optional(policy->entries) : std::nullopt;
+}
+
+std::uint32_t version_for(const MemoryFileHeader& header) {
+  return entries_seen(header) ? kSeenVersion : kDropVersion;
+}
+
 std::vector<std::byte> empty_file(const MemoryFileHeader& header, std::uint32_t version) {
   const std::string json = header_to_json(header);
   MEMLANE_EXPECTS(json.size() <= kLargestHeader);

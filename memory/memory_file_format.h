@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -26,9 +27,10 @@ namespace memlane::format {
 
 static_assert(std::endian::native == std::endian::little, "memory files are mapped, and little-endian");
 
-inline constexpr std::uint32_t kVersion = 2;
+inline constexpr std::uint32_t kVersion = 3;
 inline constexpr std::uint32_t kOldestVersion = 1;  // that can be read and appended to
 inline constexpr std::uint32_t kDropVersion = 2;    // that brought records of type drop_document
+inline constexpr std::uint32_t kSeenVersion = 3;    // that brought what the next window sees
 inline constexpr std::size_t kAlignment = 64;       // of records and their parts; what Segment needs
 inline constexpr std::size_t kBlock = 4096;  // of the header and the commit slots: each has a disk block to itself
 inline constexpr std::size_t kLargestHeader = std::size_t{256} << 10;
@@ -88,7 +90,8 @@ constexpr std::uint64_t record_bytes(std::uint64_t head_bytes, std::uint64_t bod
   return sizeof(RecordHeader) + round_up(head_bytes, kAlignment) + round_up(body_bytes, kAlignment);
 }
 
-/// Heads. Names and ids follow them directly.
+/// Heads. Names and ids follow them directly; ids are followed by zeros to a multiple of 8 and what the next window
+/// sees (SeenWindow), where a window ends and the least attended are evicted.
 struct BeginDocumentHead {
   std::uint32_t document;
   std::uint32_t name_bytes;
@@ -164,8 +167,17 @@ constexpr std::uint64_t records_offset(std::uint64_t commits_offset) {
 /// Throws InputError ("PATH: REASON") if a header is not one that a file may hold: sizes out of bounds, unknown names.
 void check_header(const MemoryFileHeader& header, const std::filesystem::path& path);
 
+/// Entries that are kept where the least attended windows are evicted and each window's record says what the next one
+/// sees; none elsewhere.
+std::optional<std::size_t> entries_seen(const MemoryFileHeader& header);
+/// Of a file that is written now: the oldest that can hold what the header promises.
+std::uint32_t version_for(const MemoryFileHeader& header);
+
 /// The bytes of a file without documents. The header has been checked.
-std::vector<std::byte> empty_file(const MemoryFileHeader& header, std::uint32_t version = kVersion);
+std::vector<std::byte> empty_file(const MemoryFileHeader& header, std::uint32_t version);
+inline std::vector<std::byte> empty_file(const MemoryFileHeader& header) {
+  return empty_file(header, version_for(header));
+}
 
 struct ParsedHeader {
   MemoryFileHeader header;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -63,9 +64,14 @@ class Interpreter {
   Interpreter(const MemoryFileHeader& header, std::uint32_t version, const std::filesystem::path& path)
       : shape_(header.shape),
         window_(header.window),
+        entries_seen_(entries_seen(header)),
         version_(version),
         index_slots_(header.shape.layers.size() * header.shape.kv_heads),
-        path_(path) {}
+        path_(path) {
+    if (entries_seen_ && version_ < kSeenVersion) {
+      damaged(path_, fmt::format("version {} cannot hold what its header promises, what windows saw", version_));
+    }
+  }
 
   void read(const RecordView& record) {
     record_ = &record;
@@ -88,7 +94,13 @@ class Interpreter {
 
   std::vector<StoredDocument> finish() {
     if (next_slot_ != 0) damaged(path_, "it ends within a set of key indexes");
-    for (Progress& document : documents_) stored_.push_back(std::move(document.stored));
+    for (Progress& document : documents_) {
+      const std::vector<StoredWindow>& windows = document.stored.windows;
+      if (entries_seen_ && !windows.empty() && windows.back().seen.empty()) {
+        damaged(path_, fmt::format("document {} ends within a window", document.stored.info.id));
+      }
+      stored_.push_back(std::move(document.stored));
+    }
     return std::move(stored_);
   }
 
@@ -96,11 +108,17 @@ class Interpreter {
   struct Progress {
     StoredDocument stored;
     std::uint64_t entries = 0;
+    // Where the least attended windows are evicted:
+    std::vector<std::size_t> counts;        // [windows]: entries
+    std::size_t first = 0;                  // part of the window that is being read
+    std::span<const SeenWindow> seen = {};  // by it
   };
 
   void expect(bool condition, std::string_view otherwise) const {
     if (!condition) damaged(path_, fmt::format("{}: {}", at(*record_), otherwise));
   }
+
+  void expect_no(const std::string& fault) const { expect(fault.empty(), fault); }
 
   template <class Head>
   Head head() const {
@@ -139,7 +157,9 @@ class Interpreter {
     expect(!document.stored.complete, "a window after the document's end");
     expect(head.index == windows.size(), "windows are out of order");
     expect(head.count >= 1 && head.count <= window_, "its number of entries is out of bounds");
-    expect(record_->head.size() == sizeof head + head.count * sizeof(std::int32_t), "not one token id for each entry");
+    const std::size_t ids_end = sizeof head + head.count * sizeof(std::int32_t);
+    expect(entries_seen_ ? record_->head.size() >= ids_end : record_->head.size() == ids_end,
+           "not one token id for each entry");
     expect(record_->body.size() == shape_.segment_bytes(head.count), "its entries have a wrong size");
     expect(head.count <= document.stored.info.tokens - document.entries, "more entries than the document has tokens");
     const auto* first = reinterpret_cast<const std::int32_t*>(record_->head.data() + sizeof head);
@@ -147,6 +167,26 @@ class Interpreter {
     expect(std::all_of(ids.begin(), ids.end(), [](std::int32_t id) { return id >= 0; }), "a negative token id");
     windows.push_back({head.index, ids, record_->body.data(), head.count, record_->header.body_checksum});
     document.entries += head.count;
+    if (entries_seen_) windows.back().seen = seen_after(document, record_->head.subspan(ids_end));
+  }
+
+  /// What follows the ids in the head of a document's newest window: nothing until a window ends.
+  std::span<const SeenWindow> seen_after(Progress& document, std::span<const std::byte> rest) {
+    const StoredWindow& window = document.stored.windows.back();
+    document.counts.push_back(window.count);
+    expect((document.entries - window.count) % window_ + window.count <= window_, "it is part of two windows");
+    const bool ends = document.entries % window_ == 0 || document.entries == document.stored.info.tokens;
+    expect(ends != rest.empty(), ends ? "it does not say what the next window sees" : "unknown fields");
+    if (!ends) return {};
+    const std::size_t padding = window.count % 2 * sizeof(std::int32_t);  // 16 bytes and the ids are before it
+    expect(rest.size() > padding && (rest.size() - padding) % sizeof(SeenWindow) == 0, "its head has a wrong size");
+    expect(all_zero(rest.first(padding)), "bytes after its ids are not zero");
+    const auto* windows = reinterpret_cast<const SeenWindow*>(rest.data() + padding);
+    const std::span<const SeenWindow> seen(windows, (rest.size() - padding) / sizeof(SeenWindow));
+    expect_no(fault_of(seen, document.seen, document.first, document.counts, *entries_seen_));
+    document.seen = seen;
+    document.first = document.counts.size();
+    return seen;
   }
 
   void index() {
@@ -183,11 +223,13 @@ class Interpreter {
     StoredDocument& dropped = document(head.document).stored;
     dropped.dropped = true;
     dropped.windows = {};
+    documents_[head.document].counts = {};
     dropped.indexes = {};
   }
 
   const EntryShape& shape_;
   std::size_t window_;
+  std::optional<std::size_t> entries_seen_;
   std::uint32_t version_;
   std::size_t index_slots_;
   const std::filesystem::path& path_;

@@ -33,6 +33,17 @@ std::vector<std::byte> head_bytes(const Head& head, std::span<const std::byte> r
   return bytes;
 }
 
+/// The head of a window: its ids, and what the next window sees if that is to be said.
+std::vector<std::byte> window_head(const WindowHead& head, std::span<const std::int32_t> ids,
+                                   std::span<const SeenWindow> seen) {
+  std::vector<std::byte> bytes = head_bytes(head, std::as_bytes(ids));
+  if (seen.empty()) return bytes;
+  bytes.resize(round_up(bytes.size(), alignof(SeenWindow)));
+  const auto of_seen = std::as_bytes(seen);
+  bytes.insert(bytes.end(), of_seen.begin(), of_seen.end());
+  return bytes;
+}
+
 }  // namespace
 
 MemoryFileWriter::MemoryFileWriter(WritableFile file, MemoryFile stored, bool created)
@@ -133,11 +144,17 @@ MemoryFileWriter::Document& MemoryFileWriter::unfinished(std::uint32_t document)
 }
 
 void MemoryFileWriter::append_window(std::uint32_t document, std::span<const std::int32_t> ids,
-                                     std::span<const Segment> segments) {
+                                     std::span<const Segment> segments, std::span<const SeenWindow> seen) {
   Document& target = unfinished(document);
   const MemoryFileHeader& header = stored_.header();
   MEMLANE_EXPECTS(ids.size() <= header.window && ids.size() <= target.tokens - target.entries);
   MEMLANE_EXPECTS(std::all_of(ids.begin(), ids.end(), [](std::int32_t id) { return id >= 0; }));
+  if (entries_seen(header)) {
+    MEMLANE_EXPECTS(target.entries % header.window == 0 && !seen.empty());
+    MEMLANE_EXPECTS(ids.size() == header.window || ids.size() == target.tokens - target.entries);
+  } else {
+    MEMLANE_EXPECTS(seen.empty());
+  }
   std::vector<Record> records;
   std::size_t entries = 0;
   for (const Segment& segment : segments) {
@@ -145,9 +162,11 @@ void MemoryFileWriter::append_window(std::uint32_t document, std::span<const std
     MEMLANE_EXPECTS(segment.bytes().size() == header.shape.segment_bytes(segment.count()));
     const auto index = target.windows + static_cast<std::uint32_t>(records.size());
     const WindowHead head = {document, index, segment.count()};
-    const auto its_ids = std::as_bytes(ids.subspan(entries, segment.count()));
-    records.push_back({RecordType::window, head_bytes(head, its_ids), segment.bytes()});
+    const auto its_ids = ids.subspan(entries, segment.count());
     entries += segment.count();
+    const bool ends = entries == ids.size();
+    records.push_back(
+        {RecordType::window, window_head(head, its_ids, ends ? seen : std::span<const SeenWindow>()), segment.bytes()});
   }
   MEMLANE_EXPECTS(entries == ids.size());
   std::uint64_t end = commit_.length;
@@ -194,7 +213,7 @@ void MemoryFileWriter::drop_documents(std::span<const std::uint32_t> documents) 
     input_error(
         "{}: a memory file of version {} cannot say that a document was dropped; bring it to version {} with `memlane "
         "memory compact` first",
-        file_.path().string(), stored_.version(), kVersion);
+        file_.path().string(), stored_.version(), version_for(stored_.header()));
   }
   std::vector<Record> records;
   for (const std::uint32_t document : documents) {
@@ -223,7 +242,7 @@ std::vector<MemoryFileWriter::Record> MemoryFileWriter::records_of(const StoredD
   std::vector<Record> records = {begin_record(id, source.info)};
   for (const StoredWindow& window : source.windows) {
     records.push_back({RecordType::window,
-                       head_bytes(WindowHead{id, window.index, window.count}, std::as_bytes(window.ids)),
+                       window_head(WindowHead{id, window.index, window.count}, window.ids, window.seen),
                        {window.entries, shape.segment_bytes(window.count)},
                        window.checksum});
   }

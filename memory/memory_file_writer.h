@@ -41,9 +41,13 @@ class MemoryFileWriter {
   /// Stores the next window of an unfinished document, with all of its segments or none. ids: the tokens of the
   /// segments' entries in order, as many, none negative. The entries of a document never become more than its planned
   /// tokens, nor those of a window more than the header's.
-  void append_window(std::uint32_t document, std::span<const std::int32_t> ids, std::span<const Segment> segments);
-  void append_window(std::uint32_t document, std::span<const std::int32_t> ids, const Segment& segment) {
-    append_window(document, ids, {&segment, 1});
+  /// seen: what the next window sees, these segments included, where the header says that the least attended windows
+  /// are evicted; else empty. Every window but the last of a document then has the header's number of entries.
+  void append_window(std::uint32_t document, std::span<const std::int32_t> ids, std::span<const Segment> segments,
+                     std::span<const SeenWindow> seen = {});
+  void append_window(std::uint32_t document, std::span<const std::int32_t> ids, const Segment& segment,
+                     std::span<const SeenWindow> seen = {}) {
+    append_window(document, ids, {&segment, 1}, seen);
   }
 
   /// Where the entries that append_window() stored last lie in the mapped file: for each segment the same bytes,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
+#include <vector>
 
 #include "kernels/feed_forward.h"
 #include "kernels/layers.h"
@@ -44,6 +45,31 @@ struct Decoder<Exec>::Activations {
   std::size_t bytes;
 };
 
+namespace {
+
+/// tokens: of a pass; wanted: those at its end whose logits are asked for.
+std::size_t tokens_to_record(const MemoryWeights* record, std::size_t tokens, std::size_t wanted) {
+  if (record == nullptr) return 0;
+  return record->stride == 0 ? wanted : (tokens + record->stride - 1) / record->stride;
+}
+
+/// slots: of layers, as Decoder has them.
+std::size_t memory_layers_among(std::span<const int> slots) {
+  return static_cast<std::size_t>(std::count_if(slots.begin(), slots.end(), [](int slot) { return slot >= 0; }));
+}
+
+/// Rows 0, stride, 2 * stride, … of [rows, width], one after the other.
+std::vector<float> every_row(const float* values, std::size_t rows, std::size_t width, std::size_t stride) {
+  std::vector<float> taken;
+  taken.reserve((rows + stride - 1) / stride * width);
+  for (std::size_t row = 0; row < rows; row += stride) {
+    taken.insert(taken.end(), values + row * width, values + (row + 1) * width);
+  }
+  return taken;
+}
+
+}  // namespace
+
 template <class Exec>
 Decoder<Exec>::Decoder(Exec& exec, const Model& model, const MemorySettings& settings)
     : exec_(exec),
@@ -61,7 +87,8 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention<Ex
                             Until until, View<float, 2> logits) {
   MEMLANE_EXPECTS(!ids.empty() && logits.extent(0) <= ids.size() && (until == Until::logits) == !logits.empty());
   local.begin(exec_, ids.size());
-  recorded_ = record_ != nullptr && !memory.empty() ? logits.extent(0) : 0;
+  const std::size_t to_record = tokens_to_record(record_, ids.size(), logits.extent(0));
+  recorded_ = memory.empty() ? 0 : to_record;
   Activations at = activations(ids.size());
   embed(exec_, weights_.embedding_rows(), weights_.embedding_dtype(), ids, at.x);
 
@@ -69,14 +96,16 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention<Ex
       std::find_if(memory_slots_.rbegin(), memory_slots_.rend(), [](int slot) { return slot >= 0; });
   const auto memory_layers_end = static_cast<std::size_t>(memory_slots_.rend() - last_memory);
   const std::size_t layers = until == Until::memory ? memory_layers_end : config_.num_layers;
+  const bool last_stores = until != Until::logits;
+  attending_ = memory_layers_among(std::span(memory_slots_).first(last_stores && layers > 0 ? layers - 1 : layers));
   for (std::size_t layer = 0; layer < layers; ++layer) {
     if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) throw Interrupted("stopped");
-    const bool store_only = until != Until::logits && layer + 1 == layers;
+    const bool store_only = last_stores && layer + 1 == layers;
     attention(layer, at, local, memory, store_only);
     if (!store_only) feed_forward(layer, at);
   }
   local.advance();
-  if (record_ != nullptr) record_->tokens += logits.extent(0);
+  if (record_ != nullptr) record_->tokens += to_record;
 
   if (until == Until::logits) {
     const std::size_t first = ids.size() - logits.extent(0);
@@ -154,17 +183,27 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention
   add(exec_, at.x, at.h);
 }
 
-/// Adds what each entry of memory weighs for the last tokens of a pass. whole: the partial of local context and memory.
+/// Adds what each entry of memory weighs for the recorded tokens of a pass. whole: the partial of local context and
+/// memory.
 template <class Exec>
 void Decoder<Exec>::record(std::size_t slot, Memory& memory, View<const float, 3> queries, float scale,
                            AttentionPartial whole) requires(std::is_same_v<Exec, CpuExec>) {
   const std::size_t tokens = queries.extent(0);
-  const auto layers = static_cast<double>(memory.shape().layers.size());
-  const double share = 1 / (layers * static_cast<double>(config_.num_heads));
+  const double share = 1 / (static_cast<double>(attending_) * static_cast<double>(config_.num_heads));
   record_->sums.resize(memory.entries());  // new entries come behind those that were there
-  memory.add_weights(exec_, slot, queries.slice(tokens - recorded_, tokens), scale,
-                     whole.max.slice(tokens - recorded_, tokens), whole.weight.slice(tokens - recorded_, tokens), share,
-                     record_->sums);
+  const std::size_t stride = record_->stride;
+  if (stride == 0) {
+    memory.add_weights(exec_, slot, queries.slice(tokens - recorded_, tokens), scale,
+                       whole.max.slice(tokens - recorded_, tokens), whole.weight.slice(tokens - recorded_, tokens),
+                       share, record_->sums);
+    return;
+  }
+  const std::size_t heads = queries.extent(1);
+  const std::vector<float> q = every_row(queries.data(), tokens, heads * queries.extent(2), stride);
+  const std::vector<float> max = every_row(whole.max.data(), tokens, heads, stride);
+  const std::vector<float> weight = every_row(whole.weight.data(), tokens, heads, stride);
+  memory.add_weights(exec_, slot, {q.data(), {recorded_, heads, queries.extent(2)}}, scale,
+                     {max.data(), {recorded_, heads}}, {weight.data(), {recorded_, heads}}, share, record_->sums);
 }
 
 /// x += W_down (silu(W_gate h) * W_up h) with h = rms_norm(x).

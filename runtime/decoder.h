@@ -42,8 +42,8 @@ class Decoder {
   /// A flag that ends a pass early; null for none.
   void set_stop_flag(const std::atomic<bool>* stop) { stop_ = stop; }
 
-  /// What entries of memory weigh in the passes from here on, for the tokens whose logits are asked for, is added to
-  /// `record`, which outlives those passes; null for nothing. Logits are the same with and without.
+  /// What entries of memory weigh in the passes from here on, for the tokens that it says, is added to `record`, which
+  /// outlives those passes; null for nothing. Logits, keys and values are the same with and without.
   /// On the CPU alone: other devices do not record.
   void set_record(MemoryWeights* record) { record_ = record; }
 
@@ -70,7 +70,8 @@ class Decoder {
   typename Backend<Exec>::Partials memory_partial_;
   const std::atomic<bool>* stop_ = nullptr;
   MemoryWeights* record_ = nullptr;
-  std::size_t recorded_ = 0;  // of the pass: tokens at its end that are recorded
+  std::size_t recorded_ = 0;   // of the pass: tokens that are recorded
+  std::size_t attending_ = 0;  // of the pass: memory layers that attend
 };
 
 }  // namespace memlane

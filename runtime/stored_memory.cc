@@ -1,7 +1,6 @@
 #include "runtime/stored_memory.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "memory/hash.h"
 #include "memory/list_index.h"
@@ -83,24 +82,17 @@ void require_same_meaning(const MemoryFile& file, const MemoryFileHeader& asked_
   }
 }
 
-std::string eviction_text(std::size_t kept) {
-  return fmt::format("oldest, {} entries", kept);
-}
-
-std::optional<std::size_t> kept_entries(const MemoryFile& file) {
+std::optional<EvictionPolicy> stored_eviction(const MemoryFile& file) {
   const auto& settings = file.header().settings;
   const auto found = settings.find(kEviction);
   if (found == settings.end()) return std::nullopt;
-  constexpr std::string_view kBefore = "oldest, ";
-  const std::string& text = found->second;
-  std::size_t kept = 0;
-  const char* const begin = text.data() + std::min(text.size(), kBefore.size());
-  const bool read = std::from_chars(begin, text.data() + text.size(), kept).ec == std::errc();
-  if (!read || text != eviction_text(kept) || kept == 0 || kept % file.header().window != 0) {
-    input_error("{}: expected \"{}\" in its header to be \"{}\", found \"{}\"; ingest into a new file",
-                file.path().string(), kEviction, eviction_text(file.header().window), text);
+  const std::optional<EvictionPolicy> policy = eviction_policy(found->second);
+  const std::size_t window = file.header().window;
+  if (!policy || policy->entries % window != 0) {
+    input_error("{}: expected \"{}\" in its header to be such as \"{}\", found \"{}\"; ingest into a new file",
+                file.path().string(), kEviction, to_text({EvictionPolicy::Rule::oldest, window}), found->second);
   }
-  return kept;
+  return policy;
 }
 
 namespace {
@@ -129,6 +121,15 @@ DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const Stored
     if (own_index) memory.update_indexes(exec);
   }
   memory.update_indexes(exec);
+  return memory;
+}
+
+DocumentMemory load_seen(const MemoryFile& file, const StoredDocument& document, const Lookup& lookup) {
+  DocumentMemory memory(file.header().shape, lookup);
+  for (const SeenWindow& seen : document.windows.back().seen) {
+    const StoredWindow& window = document.windows[seen.index];
+    memory.append(Segment(file.header().shape, window.count, window.entries));
+  }
   return memory;
 }
 

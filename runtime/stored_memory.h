@@ -19,14 +19,9 @@ namespace memlane {
 /// In a header's "rope" and "memory rope", what stands in front of the fingerprint of a scaling too long to be there.
 inline constexpr std::string_view kRopeFingerprint = "fingerprint=";
 
-/// In a header's settings, where documents were read while a budget of memory was kept: what each window saw of those
-/// before it.
-inline constexpr const char* kEviction = "evict";
-/// "oldest, 8192 entries": each window saw the newest windows of its document that make at most so many entries.
-std::string eviction_text(std::size_t kept);
-/// The number in a file's header; none if it has no such setting. Throws InputError if that is not one that
-/// eviction_text() writes, or not a multiple of the window.
-std::optional<std::size_t> kept_entries(const MemoryFile& file);
+/// What a file's header says that windows saw of those before them; none for all. Throws InputError if that is not a
+/// policy that to_text() writes, or one with entries that are no multiple of the window.
+std::optional<EvictionPolicy> stored_eviction(const MemoryFile& file);
 
 /// What a memory file must say to be used with this model and these settings. tokenizer_fingerprint: empty if only ids
 /// are used.
@@ -40,6 +35,10 @@ void require_same_meaning(const MemoryFile& file, const MemoryFileHeader& asked_
 /// indexes come from the file if it has them for this lookup, otherwise they are built from the stored keys.
 DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document,
                              const Lookup& lookup);
+
+/// What the next window of an unfinished document sees where the least attended are evicted: the windows that its last
+/// one lists.
+DocumentMemory load_seen(const MemoryFile& file, const StoredDocument& document, const Lookup& lookup);
 
 /// Documents of a file as memory: those of the ids that have entries.
 std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const MemoryFile& file,

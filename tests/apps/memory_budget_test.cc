@@ -1,67 +1,11 @@
-// --max-memory-bytes and what happens beyond it.
+// --max-memory-bytes, and what happens beyond it but eviction.
 
 #include <csignal>
 
-#include "memory/memory_file_writer.h"
-#include "runtime/session.h"
-#include "tests/apps/memory_state.h"
-#include "tests/reference/random_checkpoint.h"
+#include "tests/apps/memory_budget_fixture.h"
 
 namespace memlane {
 namespace {
-
-using ::testing::HasSubstr;
-
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
-constexpr std::uint64_t kMargin = 16 * kMiB;  // that small budgets are ahead of what is kept
-constexpr std::size_t kWindow = 256;
-constexpr std::uint64_t kWindowBytes = kWindow * 8192;  // 2 layers, 8 heads of 64, keys and values, float32
-
-/// A model of few weights and large entries: what is resident is what is remembered.
-class Budget : public CommandTest {
- protected:
-  Budget() {
-    std::filesystem::create_directory(model_);
-    const reference::RandomModel model = {.vocab = 512,
-                                          .hidden = 32,
-                                          .intermediate = 32,
-                                          .layers = 3,
-                                          .heads = 8,
-                                          .kv_heads = 8,
-                                          .head_dim = 64,
-                                          .window = kWindow,
-                                          .last_context = 64,
-                                          .tied = true};
-    reference::write_random_checkpoint(model_, model, 1);
-    std::filesystem::copy(stories() + "/tokenizer.model", model_ + "/tokenizer.model");
-  }
-
-  Words words(const std::string& memory, const Words& rest) const {
-    return Words{"ingest", "--model", model_, "--memory", path(memory), "--threads", "2", "--quiet"} + rest;
-  }
-  Words question(const std::string& memory, const Words& rest) const {
-    return Words{"ask", "--model", model_, "--memory",     path(memory), "--threads",
-                 "2",   "--json",  "Once", "--max-tokens", "4"} +
-           rest;
-  }
-  static Words budget(std::uint64_t bytes, const std::string& beyond) {
-    return {"--max-memory-bytes", std::to_string(bytes), "--beyond", beyond};
-  }
-  /// What is fixed in the plan for a document.
-  std::uint64_t fixed_bytes(const std::string& document) const {
-    return json_of(words("none", {"--plan", "--json", document})).at("planned_fixed_bytes").get<std::uint64_t>();
-  }
-  /// A budget with room for so many windows beside the one that is read.
-  std::uint64_t room_for(std::size_t windows, const std::string& document) const {
-    return fixed_bytes(document) + kMargin + windows * kWindowBytes + kWindowBytes / 2;
-  }
-
-  std::string model_ = path("model");
-};
-
-std::uint64_t digest_of(const std::string& path) {
-  return MemoryFile::open(path).commit().digest;
-}
 
 TEST_F(Budget, IsKeptBySpillingWithTheSameResults) {
   if (kSanitized) GTEST_SKIP() << "sanitizers hold memory of their own";
@@ -124,7 +68,7 @@ TEST_F(Budget, RefusesWhatItDoesNotAllow) {
   const std::uint64_t fixed = fixed_bytes(document);
   expect_refused(words("m", {"--max-memory-bytes", std::to_string(fixed + 2 * kWindowBytes), document}),
                  {"--max-memory-bytes: reading these documents needs", "--beyond"});
-  for (const char* beyond : {"refuse", "spill", "evict-oldest"}) {
+  for (const char* beyond : {"refuse", "spill", "evict-oldest", "evict-least-attended"}) {
     expect_refused(words("m", budget(kMiB, beyond) + Words{document}),
                    {"--max-memory-bytes: reading these documents needs", "1.0 MiB are allowed"});
   }
@@ -134,8 +78,10 @@ TEST_F(Budget, RefusesWhatItDoesNotAllow) {
   for (const char* beyond : {"refuse", "spill"}) {
     expect_refused(question("m", budget(kMiB, beyond)), {"--max-memory-bytes: this question needs", "1.0 MiB"});
   }
-  expect_refused(question("m", {"--max-memory-bytes", "8G", "--beyond", "evict-oldest"}),
-                 {"--beyond", "refuse", "spill", "evict-oldest"});
+  for (const char* beyond : {"evict-oldest", "evict-least-attended"}) {
+    expect_refused(question("m", {"--max-memory-bytes", "8G", "--beyond", beyond}),
+                   {"--beyond", "refuse", "spill", beyond});
+  }
 }
 
 TEST_F(Budget, IsASize) {
@@ -151,122 +97,6 @@ TEST_F(Budget, IsASize) {
   }
   expect_refused(words("m", {"--beyond", "spill", document}), {"--beyond spill", "--max-memory-bytes"});
   expect_refused(words("m", {"--max-memory-bytes", "1G", "--beyond", "swap", document}), {"--beyond", "'swap'"});
-}
-
-class Eviction : public Budget {
- protected:
-  /// An empty memory file whose documents are read with so many windows kept: what a budget has room for differs from
-  /// run to run.
-  void begin_evicting(const std::string& memory, std::size_t windows) {
-    ASSERT_EQ(run(words("plain", {write("plain.txt", story(20, 1))})).exit_code, 0);
-    MemoryFileHeader header = MemoryFile::open(path("plain")).header();
-    header.settings["evict"] = fmt::format("oldest, {} entries", windows * kWindow);
-    MemoryFileWriter::create(path(memory), header);
-  }
-
-  /// The entries of a window, read by a session whose memory holds nothing but the `kept` windows before it.
-  static bool holds_entries_of(const MemoryFile& file, CpuExec& exec, const Model& model,
-                               const MemorySettings& settings, std::size_t window, std::size_t kept) {
-    const std::vector<StoredWindow>& windows = file.documents()[0].windows;
-    const EntryShape& shape = file.header().shape;
-    Session session(exec, model, settings, Lookup{});
-    for (std::size_t i = window > kept ? window - kept : 0; i < window; ++i) {
-      session.own_memory().append(Segment(shape, windows[i].count, windows[i].entries));
-    }
-    const std::span<const std::byte> made = session.read_window(windows[window].ids).front().bytes();
-    return std::equal(made.begin(), made.end(), windows[window].entries);
-  }
-};
-
-TEST_F(Eviction, KeepsAsManyWindowsAsTheBudgetHasRoomFor) {
-  if (kSanitized) GTEST_SKIP() << "sanitizers hold memory of their own";
-  const std::string document = write("a.txt", story(4000, 1));
-  const nlohmann::json report =
-      json_of(words("m", budget(room_for(8, document), "evict-oldest") + Words{"--json", document}));
-  const std::size_t kept = report.at("kept_entries").get<std::size_t>();
-  EXPECT_EQ(kept % kWindow, 0U);
-  EXPECT_NEAR(static_cast<double>(kept) / kWindow, 8, 3);
-  EXPECT_EQ(MemoryFile::open(path("m")).header().settings.at("evict"), fmt::format("oldest, {} entries", kept));
-}
-
-TEST_F(Eviction, LeavesEachWindowTheNewestOfThoseBeforeIt) {
-  constexpr std::size_t kKept = 3;
-  const std::string document = write("a.txt", story(1000, 1));
-  begin_evicting("m", kKept);
-  const nlohmann::json report = json_of(words("m", {"--json", document}));
-  EXPECT_EQ(report.at("kept_entries"), kKept * kWindow);
-  const MemoryFile file = MemoryFile::open(path("m"));
-  const std::size_t windows = file.documents()[0].windows.size();
-  ASSERT_GT(windows, kKept + 2);
-  EXPECT_TRUE(file.documents()[0].complete) << "all of it is in the file";
-  CpuExec exec(2);
-  const Model model = load_model(exec, model_);
-  const MemorySettings settings = resolve_memory_settings(model.config, {});
-  for (std::size_t window = 0; window < windows; ++window) {
-    EXPECT_TRUE(holds_entries_of(file, exec, model, settings, window, kKept)) << window;
-  }
-  EXPECT_FALSE(holds_entries_of(file, exec, model, settings, windows - 1, windows)) << "it saw less than all";
-  EXPECT_FALSE(json_of(question("m", {})).at("text").empty());
-  EXPECT_EQ(json_of(question("m", {})).at("memory_entries"), file.documents()[0].entries());
-}
-
-TEST_F(Eviction, IsTheSameWhenInterruptedAndGoesOnWithoutBeingTold) {
-  const std::string document = write("a.txt", story(1500, 1));
-  begin_evicting("whole", 3);
-  ASSERT_EQ(run(words("whole", {document})).exit_code, 0);
-  {
-    // The same header, and the first windows.
-    const MemoryFile whole = MemoryFile::open(path("whole"));
-    MemoryFileWriter writer = MemoryFileWriter::create(path("m"), whole.header());
-    const StoredDocument& stored = whole.documents()[0];
-    writer.begin_document(stored.info);
-    for (std::size_t i = 0; i < 6; ++i) {
-      const StoredWindow& window = stored.windows[i];
-      writer.append_window(0, window.ids, Segment(whole.header().shape, window.count, window.entries));
-    }
-  }
-  const std::string first = read_text(path("m"));
-  for (const Words& again : {Words{}, Words{"--max-memory-bytes", "4G"}, budget(4096 * kMiB, "evict-oldest")}) {
-    write("m", first);
-    const Outcome outcome = run(words("m", again + Words{document}));
-    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
-    EXPECT_EQ(digest_of(path("m")), digest_of(path("whole")));
-  }
-  write("m", first);
-  expect_refused(words("m", budget(kMiB, "evict-oldest") + Words{document}), {"--max-memory-bytes", "1.0 MiB"});
-  for (const char* beyond : {"refuse", "spill"}) {
-    expect_refused(words("m", budget(4096 * kMiB, beyond) + Words{document}),
-                   {path("m"), "with --beyond evict-oldest", beyond});
-  }
-}
-
-TEST_F(Eviction, IsNotMixedWithOtherWaysOfReading) {
-  const std::string a = write("a.txt", story(300, 1)), b = write("b.txt", story(300, 2));
-  const Words evicting = budget(4096 * kMiB, "evict-oldest");
-  ASSERT_EQ(run(words("plain", {a})).exit_code, 0);
-  ASSERT_EQ(run(words("evicted", evicting + Words{a})).exit_code, 0);
-  expect_refused(words("plain", evicting + Words{b}), {path("plain"), "without --beyond evict-oldest"});
-  expect_refused({"memory", "merge", path("all"), path("plain"), path("evicted")}, {"evict"});
-  ASSERT_EQ(run(words("evicted", {b})).exit_code, 0);
-  EXPECT_EQ(json_of(question("evicted", {})).at("documents"), 2);
-  for (const char* index : {"ivf", "int8", "Flat"}) {
-    expect_refused(words("m", evicting + Words{"--index", index, a}),
-                   {"--beyond evict-oldest", "--index dense or exact", index});
-  }
-  EXPECT_EQ(run(words("exact", evicting + Words{"--index", "exact", "--top-k", "8", a})).exit_code, 0);
-}
-
-TEST_F(Eviction, IsRefusedFromAFileThatSaysItOtherwise) {
-  const std::string document = write("a.txt", story(300, 1));
-  ASSERT_EQ(run(words("m", {document})).exit_code, 0);
-  MemoryFileHeader header = MemoryFile::open(path("m")).header();
-  for (const char* text : {"", "oldest", "oldest, 0 entries", "oldest, 100 entries", "oldest, -256 entries",
-                           "oldest, 256 entries ", "newest, 256 entries", "oldest, 99999999999999999999 entries"}) {
-    header.settings["evict"] = text;
-    std::filesystem::remove(path("m"));
-    MemoryFileWriter::create(path("m"), header);
-    expect_refused(words("m", {document}), {path("m"), "\"evict\" in its header"});
-  }
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <optional>
 #include <vector>
 
 #include "memory/compaction.h"
@@ -61,6 +63,18 @@ void reseal(std::vector<std::byte>& file) {
   }
 }
 
+/// What a reader that goes on with a document trusts of what the next window sees.
+void use_seen(const MemoryFileHeader& header, const StoredDocument& document, std::span<const SeenWindow> seen) {
+  const std::optional<std::size_t> kept = entries_seen(header);
+  MEMLANE_EXPECTS(seen.empty() || kept);
+  std::size_t entries = 0;
+  for (const SeenWindow& each : seen) {
+    MEMLANE_EXPECTS(each.index < document.windows.size() && each.weight >= 0 && each.weight <= 1);
+    entries += document.windows[each.index].count;
+  }
+  MEMLANE_EXPECTS(entries <= kept.value_or(0));
+}
+
 /// Everything that opening a file promises.
 void use(const MemoryFile& memory) {
   const EntryShape& shape = memory.header().shape;
@@ -71,6 +85,7 @@ void use(const MemoryFile& memory) {
     MEMLANE_EXPECTS(!document.complete || document.dropped || document.entries() == document.info.tokens);
     for (const StoredWindow& window : document.windows) {
       MEMLANE_EXPECTS(window.count == window.ids.size() && window.count <= memory.header().window);
+      use_seen(memory.header(), document, window.seen);
       const Segment segment(shape, window.count, window.entries);
       read_all(segment.bytes());
       const EntryBlock last = segment.block(shape.layers.size() - 1, shape.kv_heads - 1);
@@ -86,16 +101,33 @@ std::size_t kept_documents(const MemoryFile& memory) {
       std::count_if(documents.begin(), documents.end(), [](const StoredDocument& each) { return !each.dropped; }));
 }
 
+/// What comes after the windows of a document, if nobody attends to any of them.
+std::vector<SeenWindow> seen_after(const MemoryFileHeader& header, const StoredDocument& document, std::size_t count) {
+  AttendedWindows attended(entries_seen(header).value_or(0));
+  std::vector<std::size_t> counts;
+  if (!document.windows.empty()) {
+    for (const SeenWindow& seen : document.windows.back().seen) counts.push_back(document.windows[seen.index].count);
+    attended.resume(document.windows.back().seen, counts);
+  }
+  const std::vector<double> nothing(std::accumulate(counts.begin(), counts.end(), std::size_t{0}), 0.0);
+  attended.read(static_cast<std::uint32_t>(document.windows.size()), {&count, 1}, nothing, count);
+  return {attended.seen().begin(), attended.seen().end()};
+}
+
 /// Goes on with an unfinished document, if its windows are small.
 void append(const std::filesystem::path& path) {
   constexpr std::size_t kSmall = std::size_t{1} << 20;
   MemoryFileWriter writer = MemoryFileWriter::append_to(path);
   const MemoryFileHeader& header = writer.stored().header();
-  if (header.shape.segment_bytes(1) > kSmall) return;
+  const bool evicts = entries_seen(header).has_value();
+  if (header.shape.segment_bytes(evicts ? header.window : 1) > kSmall) return;
   for (const StoredDocument& document : writer.stored().documents()) {
     if (document.complete || document.dropped || document.entries() == document.info.tokens) continue;
-    const std::vector<std::int32_t> ids(1, 7);
-    writer.append_window(document.info.id, ids, Segment(header.shape, 1));
+    const std::size_t left = document.info.tokens - document.entries();
+    const std::size_t count = evicts ? std::min(header.window, left) : 1;
+    const std::vector<std::int32_t> ids(count, 7);
+    const std::vector<SeenWindow> seen = evicts ? seen_after(header, document, count) : std::vector<SeenWindow>();
+    writer.append_window(document.info.id, ids, Segment(header.shape, count), seen);
   }
   use(MemoryFile::open(path));
 }

@@ -96,6 +96,30 @@ TEST(DocumentMemory, KeepsTheNewestSegments) {
   EXPECT_EQ(memory.segments().size(), 1U);
 }
 
+TEST(DocumentMemory, KeepsTheSegmentsThatItIsTold) {
+  reference::Random random(8);
+  reference::RandomDocument document(kShape, Lookup{});
+  for (const std::size_t count : {4, 3, 2, 4}) document.append(random, count);
+  DocumentMemory& memory = document.memory();
+  memory.keep(std::vector<std::size_t>{0, 1, 2, 3});
+  EXPECT_EQ(memory.entries(), 13U);
+  memory.keep(std::vector<std::size_t>{1, 3});
+  EXPECT_EQ(memory.entries(), 7U);
+  ASSERT_EQ(memory.segments().size(), 2U);
+  EXPECT_EQ(memory.segments()[0].count(), 3U);
+  for (const std::size_t slot : {0, 1}) {
+    ASSERT_EQ(memory.blocks(slot, 0).size(), 2U);
+    float key[8];
+    read_key(memory.blocks(slot, 0)[0], 2, 8, key);
+    EXPECT_EQ(reference::Row(key, key + 8), document.truth(slot, 0).keys[6]);
+    read_key(memory.blocks(slot, 0)[1], 1, 8, key);
+    EXPECT_EQ(reference::Row(key, key + 8), document.truth(slot, 0).keys[10]);
+  }
+  EXPECT_THROW(memory.keep(std::vector<std::size_t>{0, 2}), std::logic_error);
+  memory.keep({});
+  EXPECT_EQ(memory.entries(), 0U);
+}
+
 TEST(DocumentMemory, HasNoIndexForDenseAndExactLookup) {
   reference::Random random(2);
   CpuExec exec(2);

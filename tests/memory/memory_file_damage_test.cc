@@ -96,8 +96,8 @@ TEST_F(MemoryFileDamageTest, IsNotAppendedTo) {
 }
 
 TEST_F(MemoryFileDamageTest, RefusesAnotherVersionNamingBoth) {
-  EXPECT_THAT(refusal_with(8, std::byte{1}),
-              HasSubstr("memory file of version 3, but this memlane reads versions 1 to 2"));
+  EXPECT_THAT(refusal_with(8, std::byte{6}),
+              HasSubstr("memory file of version 4, but this memlane reads versions 1 to 3"));
 }
 
 TEST_F(MemoryFileDamageTest, RefusesRecordsOfAnotherFile) {

@@ -65,6 +65,12 @@ class Forgery {
   Forgery& window(std::uint32_t document, std::uint32_t index, std::uint64_t count, std::size_t ids, std::size_t body) {
     return add(RecordType::window, WindowHead{document, index, count}, std::string(ids * 4, '\0'), body);
   }
+  /// A window of `ids` entries with what the next one sees; `padding` goes between them.
+  Forgery& window_seen(std::uint32_t index, std::size_t ids, std::size_t body, const std::vector<SeenWindow>& seen,
+                       std::string padding = {}) {
+    const std::string listed(reinterpret_cast<const char*>(seen.data()), seen.size() * sizeof(SeenWindow));
+    return add(RecordType::window, WindowHead{0, index, ids}, std::string(ids * 4, '\0') + padding + listed, body);
+  }
   Forgery& drop(std::uint32_t document, std::uint32_t zero = 0, std::size_t body = 0) {
     return add(RecordType::drop_document, DropDocumentHead{document, zero}, {}, body);
   }
@@ -247,6 +253,69 @@ TEST_F(MemoryFileForgeryTest, RefusesAbsurdShapes) {
   EXPECT_THAT(refusal_of_header("[1,3]", "[3,1]"), HasSubstr("memory layers 3,1"));
   EXPECT_THAT(refusal_of_header("[1,3]", "[1,70000]"), HasSubstr("not a layer"));
   EXPECT_THAT(refusal_of_header("\"kv_heads\":2,", "\"kv_heads\":65536,\"x\":1,"), HasSubstr("does not know"));
+}
+
+/// Files that promise what windows see: of windows of 4 entries, 8 are kept.
+class ForgeryOfSeenWindows : public MemoryFileForgeryTest {
+ protected:
+  using Seen = std::vector<SeenWindow>;
+  static Forgery evicting(std::uint64_t tokens = 100) {
+    MemoryFileHeader header = MemoryFileTest::header();
+    header.settings["evict"] = "least attended, 8 entries";
+    Forgery forged(header);
+    forged.begin(0, tokens);
+    return forged;
+  }
+  static Forgery& add(Forgery& forged, std::uint32_t index, std::size_t ids, const Seen& seen,
+                      const std::string& padding = {}) {
+    return forged.window_seen(index, ids, entry_bytes(ids), seen, padding);
+  }
+  std::string refusal_of_windows(const std::vector<std::pair<std::size_t, Seen>>& windows) {
+    Forgery forged = evicting();
+    std::uint32_t index = 0;
+    for (const auto& [ids, seen] : windows) {
+      add(forged, index++, ids, seen, seen.empty() || ids % 2 == 0 ? "" : std::string(4, '\0'));
+    }
+    return refusal_of_forgery(forged);
+  }
+};
+
+TEST_F(ForgeryOfSeenWindows, IsAcceptedIfItMakesSense) {
+  Forgery forged = evicting(7);
+  add(forged, 0, 4, {{0, 0, 0}});
+  add(forged, 1, 3, {{0, 1, 0.5}, {1, 0, 0}}, std::string(4, '\0'));
+  forged.write(path());
+  EXPECT_EQ(MemoryFile::open(path()).documents().at(0).windows.at(1).seen.size(), 2U);
+}
+
+TEST_F(ForgeryOfSeenWindows, IsRefusedWithTheFaultOfItsList) {
+  EXPECT_THAT(refusal_of_windows({{4, {{0, 0, 0}}}, {4, {{0, 1, 7}, {1, 0, 0}}}}),
+              AllOf(testing::StartsWith(path().string()), HasSubstr("record 2 at byte"), HasSubstr("from 0 to 1")));
+  EXPECT_THAT(refusal_of_windows({{4, {{9, 0, 0}}}}), HasSubstr("out of order"));
+  EXPECT_THAT(refusal_of_windows({{4, {{0, 0, 0}}}, {4, {{1, 0, 0}}}, {4, {{0, 2, 0}, {2, 0, 0}}}}),
+              HasSubstr("seen again"));
+  EXPECT_THAT(
+      refusal_of_windows({{4, {{0, 0, 0}}}, {4, {{0, 1, 0}, {1, 0, 0}}}, {4, {{0, 2, 0}, {1, 1, 0}, {2, 0, 0}}}}),
+      HasSubstr("more entries"));
+}
+
+TEST_F(ForgeryOfSeenWindows, IsRefusedWhereAListIsMissingOrOutOfPlace) {
+  EXPECT_THAT(refusal_of_windows({{4, {}}}), HasSubstr("does not say what the next window sees"));
+  EXPECT_THAT(refusal_of_windows({{2, {{0, 0, 0}}}}), HasSubstr("unknown fields"));
+  EXPECT_THAT(refusal_of_windows({{3, {}}, {3, {}}}), HasSubstr("part of two windows"));
+  EXPECT_THAT(refusal_of_windows({{2, {}}}), HasSubstr("ends within a window"));
+}
+
+TEST_F(ForgeryOfSeenWindows, IsRefusedIfItsBytesAreNoList) {
+  Forgery forged = evicting();
+  add(forged, 0, 4, {{0, 0, 0}}, "x");
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("wrong size"));
+  forged = evicting(3);
+  add(forged, 0, 3, {{0, 0, 0}}, "xxxx");
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("not zero"));
+  forged = evicting(3);
+  add(forged, 0, 3, {}, std::string(4, '\0'));
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("wrong size"));
 }
 
 TEST_F(MemoryFileForgeryTest, RefusesEntriesTooLargeForAnyFile) {
