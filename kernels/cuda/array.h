@@ -22,6 +22,14 @@ void free_on_device(void* pointer) noexcept;
 void zero_on_device(void* pointer, std::size_t bytes);
 }  // namespace detail
 
+/// About what an array of so many bytes takes of the device: its memory is handed out in pages of 2 MiB. A large array
+/// has pages of its own, smaller ones share a page as far as whole ones fit.
+constexpr std::size_t device_bytes(std::size_t size) {
+  constexpr std::size_t kPage = std::size_t{2} << 20;
+  if (size == 0) return 0;
+  return size < kPage ? kPage / (kPage / size) : (size + kPage - 1) / kPage * kPage;
+}
+
 /// Owns an array on the device of the CudaExec that this thread made last; otherwise as Buffer. Freeing it waits for
 /// the device first, so that no kernel still uses it.
 template <class T>

@@ -130,6 +130,11 @@ void attend(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::Entr
   });
 }
 
+std::size_t attend_scratch_bytes(const CudaExec& exec, std::size_t tokens, std::size_t heads, std::size_t head_dim) {
+  const std::size_t rows = cuda::most_split_rows(tokens * heads, cuda::ManyRows<2>::kRows, cuda::wanted_blocks(exec));
+  return rows * (head_dim + 2) * sizeof(float);
+}
+
 void merge(CudaExec& exec, CudaPartial into, CudaPartial from) {
   MEMLANE_EXPECTS(into.sum.extents() == from.sum.extents());
   const std::size_t rows = into.max.size();

@@ -11,6 +11,8 @@ namespace memlane {
 
 /// Largest head_dim that the kernels over entries take; it has to be even.
 inline constexpr std::size_t kCudaMostHeadDim = 128;
+/// Entries that a search finds for a query at most.
+inline constexpr std::size_t kCudaMostBest = (std::size_t{1} << 24) - 1;
 
 /// AttentionPartial on the GPU.
 struct CudaPartial {
@@ -41,6 +43,11 @@ void attend_selected(CudaExec& exec, View<const float, 3, Cuda> queries, const c
                      View<const std::int32_t, 3, Cuda> ids, View<const float, 3, Cuda> scores, float scale,
                      CudaPartial out);
 
+/// The same with the values of those entries side by side; those of ids that are -1 are not read.
+/// values: [tokens, heads, k, head_dim], ids, scores: [tokens, heads, k].
+void attend_gathered(CudaExec& exec, View<const BFloat16, 4, Cuda> values, View<const std::int32_t, 3, Cuda> ids,
+                     View<const float, 3, Cuda> scores, float scale, CudaPartial out);
+
 void merge(CudaExec& exec, CudaPartial into, CudaPartial from);
 
 void finish(CudaExec& exec, CudaPartial partial, View<float, 3, Cuda> out);
@@ -50,7 +57,15 @@ void finish(CudaExec& exec, CudaPartial partial, View<float, 3, Cuda> out);
 void top_k_scan(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::Entries& entries,
                 View<std::int32_t, 3, Cuda> ids, View<float, 3, Cuda> scores);
 
-/// Bytes of scratch space that top_k_scan takes for each query token and head at most.
+/// Joins what two scans found: ids and scores become the best k of both, of equal scores the older entry. Each list in
+/// order of its entries, then -1, as top_k_scan makes it; entries of the second are counted from `base`, which is
+/// behind those of the first. All: [tokens, heads, k].
+void join_best(CudaExec& exec, View<std::int32_t, 3, Cuda> ids, View<float, 3, Cuda> scores,
+               View<const std::int32_t, 3, Cuda> more, View<const float, 3, Cuda> more_scores, std::size_t base);
+
+/// Bytes of scratch space that top_k_scan takes for each query token and head at most, and those that attend takes for
+/// a whole call.
 std::size_t top_k_row_bytes(std::size_t k);
+std::size_t attend_scratch_bytes(const CudaExec& exec, std::size_t tokens, std::size_t heads, std::size_t head_dim);
 
 }  // namespace memlane

@@ -44,7 +44,7 @@ struct CudaExec::Internals {
   cublasLtHandle_t blas = nullptr;
   CudaBuffer<std::byte> blas_workspace;
   CudaBuffer<std::byte> scratch;
-  std::map<std::array<std::size_t, 3>, std::shared_ptr<MatmulPlan>> plans;  // by m, n, k
+  std::map<std::array<std::size_t, 4>, std::shared_ptr<MatmulPlan>> plans;  // by m, n, k and the stride of out
 
   Internals() = default;
   Internals(const Internals&) = delete;

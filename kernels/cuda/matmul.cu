@@ -5,8 +5,10 @@
 #include <vector>
 
 #include "kernels/cuda/internals.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/layers.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/quantised_block.h"
 
 namespace memlane {
 
@@ -43,7 +45,9 @@ struct Preference {
   }
 };
 
-std::shared_ptr<MatmulPlan> make_plan(CudaExec::Internals& in, std::size_t m, std::size_t n, std::size_t k) {
+/// out_stride: elements from one row of out to the next.
+std::shared_ptr<MatmulPlan> make_plan(CudaExec::Internals& in, std::size_t m, std::size_t n, std::size_t k,
+                                      std::size_t out_stride) {
   auto plan = std::make_shared<MatmulPlan>();
   MEMLANE_CUDA(cublasLtMatmulDescCreate(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
   const cublasOperation_t transposed = CUBLAS_OP_T, as_is = CUBLAS_OP_N;
@@ -53,7 +57,7 @@ std::shared_ptr<MatmulPlan> make_plan(CudaExec::Internals& in, std::size_t m, st
   const auto leading = static_cast<std::int64_t>(k);
   MEMLANE_CUDA(cublasLtMatrixLayoutCreate(&plan->w, CUDA_R_16BF, k, n, leading));
   MEMLANE_CUDA(cublasLtMatrixLayoutCreate(&plan->a, CUDA_R_16BF, k, m, leading));
-  MEMLANE_CUDA(cublasLtMatrixLayoutCreate(&plan->out, CUDA_R_32F, n, m, static_cast<std::int64_t>(n)));
+  MEMLANE_CUDA(cublasLtMatrixLayoutCreate(&plan->out, CUDA_R_32F, n, m, static_cast<std::int64_t>(out_stride)));
 
   Preference preference;
   MEMLANE_CUDA(cublasLtMatmulPreferenceCreate(&preference.handle));
@@ -142,6 +146,105 @@ void multiply_any_width(CudaExec& exec, View<const float, 2, Cuda> a, const Cuda
   }
 }
 
+/// out = a W^T of bfloat16 arrays on the device: a [m, k], w [n, k].
+struct NarrowProduct {
+  const BFloat16* a;
+  const BFloat16* w;
+  std::size_t m, n, k;
+};
+
+/// out: [m, n], rows out_stride elements apart.
+void multiply_by_blas(CudaExec& exec, const NarrowProduct& product, float* out, std::size_t out_stride) {
+  MEMLANE_EXPECTS(reinterpret_cast<std::uintptr_t>(out) % kOutAlignment == 0);
+  CudaExec::Internals& in = exec.internals();
+  const auto& [a, w, m, n, k] = product;
+  std::shared_ptr<MatmulPlan>& plan = in.plans[{m, n, k, out_stride}];
+  if (plan == nullptr) plan = make_plan(in, m, n, k, out_stride);
+  const float one = 1, zero = 0;
+  MEMLANE_CUDA(cublasLtMatmul(in.blas, plan->product, &one, w, plan->w, a, plan->a, &zero, out, plan->out, out,
+                              plan->out, &plan->algorithm, in.blas_workspace.data(), in.blas_workspace.size(),
+                              in.stream));
+}
+
+template <WeightFormat Format, int Rows>
+__global__ void __launch_bounds__(cuda::kQuantisedWarps * 32) quantised_rows_kernel(const cuda::QuantisedTask task) {
+  extern __shared__ __align__(16) std::uint32_t words[];
+  cuda::GpuWarp warp;
+  cuda::quantised_rows_block<Format, Rows>(warp, task, blockIdx.x, words);
+}
+
+template <WeightFormat Format, int Rows>
+void launch_quantised_rows(CudaExec& exec, const cuda::QuantisedTask& task) {
+  const std::size_t shared = cuda::quantised_shared_bytes(Rows, task.k);
+  cuda::allow_shared(exec, quantised_rows_kernel<Format, Rows>, shared);
+  const auto panels = static_cast<unsigned>((task.n + kPanelRows - 1) / kPanelRows);
+  quantised_rows_kernel<Format, Rows><<<panels, cuda::kQuantisedWarps * 32, shared, exec.internals().stream>>>(task);
+  MEMLANE_LAUNCHED("quantised matmul of few rows");
+}
+
+/// Rows of a, four at a time as long as their shared memory is what every kernel may have.
+template <WeightFormat Format>
+void multiply_quantised_rows(CudaExec& exec, View<const float, 2, Cuda> a, const CudaMatrix& w,
+                             View<float, 2, Cuda> out) {
+  const std::size_t at_once = std::clamp<std::size_t>(kFewBytes / cuda::quantised_shared_bytes(1, w.k()), 1, 4);
+  for (std::size_t row = 0; row < a.extent(0);) {
+    const std::size_t rows = std::min(at_once, a.extent(0) - row);
+    const cuda::QuantisedTask task{a.data() + row * w.k(), w.panels(), static_cast<std::uint32_t>(w.n()),
+                                   static_cast<std::uint32_t>(w.k()), out.data() + row * w.n()};
+    if (rows == 1) launch_quantised_rows<Format, 1>(exec, task);
+    if (rows == 2) launch_quantised_rows<Format, 2>(exec, task);
+    if (rows == 3) launch_quantised_rows<Format, 3>(exec, task);
+    if (rows == 4) launch_quantised_rows<Format, 4>(exec, task);
+    row += rows;
+  }
+}
+
+constexpr unsigned kDequantisingWarps = 4;  // of a block
+
+/// Rows [32 first_panel, 32 first_panel + rows) of W; one warp a group of a panel.
+template <WeightFormat Format>
+__global__ void __launch_bounds__(kDequantisingWarps * 32)
+    dequantise_kernel(const std::byte* panels, std::uint32_t k, std::uint32_t rows, std::uint16_t* out) {
+  const auto groups = static_cast<std::uint32_t>(group_count(k));
+  const std::uint32_t item = blockIdx.x * kDequantisingWarps + threadIdx.x / 32;
+  const std::uint32_t panel = item / groups, first = panel * static_cast<std::uint32_t>(kPanelRows);
+  if (first >= rows) return;
+  cuda::GpuWarp warp;
+  cuda::dequantise_group<Format>(warp, panels + panel * quantised_panel_bytes(Format, k), k, item % groups,
+                                 rows - first, out + static_cast<std::size_t>(first) * k);
+}
+
+template <WeightFormat Format>
+void dequantise(CudaExec& exec, const CudaMatrix& w, std::size_t first, std::size_t rows, BFloat16* out) {
+  const std::size_t items = (rows + kPanelRows - 1) / kPanelRows * group_count(w.k());
+  const auto blocks = static_cast<unsigned>((items + kDequantisingWarps - 1) / kDequantisingWarps);
+  dequantise_kernel<Format><<<blocks, kDequantisingWarps * 32, 0, exec.internals().stream>>>(
+      w.panels() + first / kPanelRows * quantised_panel_bytes(Format, w.k()), static_cast<std::uint32_t>(w.k()),
+      static_cast<std::uint32_t>(rows), reinterpret_cast<std::uint16_t*>(out));
+  MEMLANE_LAUNCHED("dequantisation of weights");
+}
+
+/// Some rows of W at a time become bfloat16 in scratch space and make their columns of out. k: a multiple of 8.
+void multiply_dequantised(CudaExec& exec, View<const float, 2, Cuda> a, const CudaMatrix& w, View<float, 2, Cuda> out) {
+  const std::size_t m = a.extent(0), n = w.n(), k = w.k(), at_once = dequantised_rows(n, k);
+  auto* wide = reinterpret_cast<BFloat16*>(exec.scratch((at_once + m) * k * sizeof(BFloat16)));
+  BFloat16* narrow = wide + at_once * k;  // behind whole panels, k a multiple of 8: aligned to 256 bytes, as w is
+  narrow_to_bf16(exec, a.reshape<1>({m * k}), View<BFloat16, 1, Cuda>(narrow, {m * k}));
+  for (std::size_t first = 0; first < n; first += at_once) {
+    const std::size_t rows = std::min(at_once, n - first);
+    if (w.format() == WeightFormat::int8) dequantise<WeightFormat::int8>(exec, w, first, rows, wide);
+    if (w.format() == WeightFormat::int4) dequantise<WeightFormat::int4>(exec, w, first, rows, wide);
+    multiply_by_blas(exec, {narrow, wide, m, rows, k}, out.data() + first, n);
+  }
+}
+
+void multiply_quantised(CudaExec& exec, View<const float, 2, Cuda> a, const CudaMatrix& w, View<float, 2, Cuda> out) {
+  const bool few = a.extent(0) <= kQuantisedFewRows && cuda::quantised_shared_bytes(1, w.k()) <= exec.shared_bytes();
+  if (!few && w.k() % 8 == 0) return multiply_dequantised(exec, a, w, out);
+  if (w.format() == WeightFormat::int8) return multiply_quantised_rows<WeightFormat::int8>(exec, a, w, out);
+  multiply_quantised_rows<WeightFormat::int4>(exec, a, w, out);
+}
+
 /// One element of `source` to bfloat16, by way of float32 as on the CPU.
 template <class Source>
 __global__ void convert_kernel(const Source* from, std::size_t size, __nv_bfloat16* to) {
@@ -182,6 +285,7 @@ void matmul(CudaExec& exec, View<const float, 2, Cuda> a, const CudaMatrix& w, V
   const std::size_t m = a.extent(0), n = w.n(), k = w.k();
   MEMLANE_EXPECTS(a.extent(1) == k && out.extent(0) == m && out.extent(1) == n);
   if (m == 0) return;
+  if (is_quantised(w.format())) return multiply_quantised(exec, a, w, out);
   if (k % 8 != 0) return multiply_any_width(exec, a, w, out);
   if (m <= kFewRows && m * k * sizeof(BFloat16) <= kFewBytes) {
     if (m == 1) return multiply_few_rows<1>(exec, a, w, out);
@@ -189,16 +293,9 @@ void matmul(CudaExec& exec, View<const float, 2, Cuda> a, const CudaMatrix& w, V
     if (m == 3) return multiply_few_rows<3>(exec, a, w, out);
     return multiply_few_rows<4>(exec, a, w, out);
   }
-  MEMLANE_EXPECTS(reinterpret_cast<std::uintptr_t>(out.data()) % kOutAlignment == 0);
-  CudaExec::Internals& in = exec.internals();
-  std::shared_ptr<MatmulPlan>& plan = in.plans[{m, n, k}];
-  if (plan == nullptr) plan = make_plan(in, m, n, k);
   auto* narrow = reinterpret_cast<BFloat16*>(exec.scratch(m * k * sizeof(BFloat16)));
   narrow_to_bf16(exec, a.reshape<1>({m * k}), View<BFloat16, 1, Cuda>(narrow, {m * k}));
-  const float one = 1, zero = 0;
-  MEMLANE_CUDA(cublasLtMatmul(in.blas, plan->product, &one, w.elements().data(), plan->w, narrow, plan->a, &zero,
-                              out.data(), plan->out, out.data(), plan->out, &plan->algorithm, in.blas_workspace.data(),
-                              in.blas_workspace.size(), in.stream));
+  multiply_by_blas(exec, {narrow, w.elements().data(), m, n, k}, out.data(), n);
 }
 
 }  // namespace memlane

@@ -13,17 +13,25 @@ struct SelectedTask {
   const float* scores = nullptr;      // likewise
   std::uint32_t heads = 0, group = 0, head_dim = 0, k = 0;
   Entries entries;
+  const std::uint32_t* gathered = nullptr;  // [tokens, heads, k, head_dim]: their values, where not in `entries`
   float scale = 1;
   float* sum = nullptr;     // [tokens, heads, head_dim]
   float* max = nullptr;     // [tokens, heads]
   float* weight = nullptr;  // likewise
 };
 
+/// The value of an entry, counted through all blocks of its head.
+MEMLANE_KERNEL const std::uint32_t* value_of(const SelectedTask& task, std::uint32_t kv_head, std::uint32_t entry) {
+  const Block* blocks = task.entries.blocks + static_cast<std::size_t>(kv_head) * task.entries.block_count;
+  const Block& block = blocks[block_of_entry(blocks, task.entries.block_count, entry)];
+  return reinterpret_cast<const std::uint32_t*>(block.values) +
+         static_cast<std::size_t>(entry - block.first_entry) * (task.head_dim / 2);
+}
+
 /// One row of [tokens, heads]; head_dim is even and at most 64 * Pairs.
 template <int Pairs, class Warp>
 MEMLANE_KERNEL void attend_selected_row(Warp& warp, const SelectedTask& task, std::size_t row) {
   const auto kv_head = static_cast<std::uint32_t>(row % task.heads) / task.group;
-  const Block* blocks = task.entries.blocks + static_cast<std::size_t>(kv_head) * task.entries.block_count;
   const std::int32_t* ids = task.ids + row * task.k;
   const float* scores = task.scores + row * task.k;
   const std::uint32_t units = task.head_dim / 2;
@@ -47,10 +55,8 @@ MEMLANE_KERNEL void attend_selected_row(Warp& warp, const SelectedTask& task, st
       values[lane] = nullptr;
       weights[lane] = 0;
       if (i >= count) return;
-      const auto entry = static_cast<std::uint32_t>(ids[i]);
-      const Block& block = blocks[block_of_entry(blocks, task.entries.block_count, entry)];
-      values[lane] = reinterpret_cast<const std::uint32_t*>(block.values) +
-                     static_cast<std::size_t>(entry - block.first_entry) * units;
+      values[lane] = task.gathered != nullptr ? task.gathered + (row * task.k + i) * units
+                                              : value_of(task, kv_head, static_cast<std::uint32_t>(ids[i]));
       weights[lane] = exponential(scores[i] * task.scale - most);
     });
     const std::uint32_t some = count - begin < 32 ? count - begin : 32;

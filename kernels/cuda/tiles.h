@@ -152,14 +152,23 @@ MEMLANE_BOTH inline Range seen_tiles(const Entries& entries, const Band& band, c
   return {begin / kTileEntries, tiles_for(end)};
 }
 
+inline constexpr std::uint32_t kMostSplits = 64;
+
 /// Into how many pieces the entries are split, so that `blocks` blocks of threads become enough for the GPU and no
 /// piece has fewer than four tiles. At least 1.
 constexpr std::uint32_t splits_for(std::uint64_t blocks, std::uint32_t tiles, std::uint64_t wanted_blocks) {
-  constexpr std::uint32_t kLeastTiles = 4, kMostSplits = 64;
+  constexpr std::uint32_t kLeastTiles = 4;
   const std::uint64_t wanted = blocks == 0 ? 1 : (wanted_blocks + blocks - 1) / blocks;
   const std::uint32_t most = tiles / kLeastTiles < kMostSplits ? tiles / kLeastTiles : kMostSplits;
   const std::uint32_t splits = wanted < most ? static_cast<std::uint32_t>(wanted) : most;
   return splits > 0 ? splits : 1;
+}
+
+/// Rows of all pieces together, at most, of a call with `rows` rows of all heads in blocks of at most `block_rows`:
+/// entries are split only as long as there are fewer blocks than wanted.
+constexpr std::uint64_t most_split_rows(std::uint64_t rows, std::uint64_t block_rows, std::uint64_t wanted_blocks) {
+  const std::uint64_t by_blocks = 2 * wanted_blocks * block_rows;  // splits * blocks < wanted + blocks < 2 wanted
+  return rows * kMostSplits < by_blocks ? rows * kMostSplits : by_blocks;
 }
 
 }  // namespace memlane::cuda

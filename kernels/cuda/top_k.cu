@@ -36,6 +36,17 @@ __global__ void __launch_bounds__(kRowWarps * 32) selected_kernel(const Selected
   if (row < rows) attend_selected_row<2>(warp, task, row);
 }
 
+__global__ void __launch_bounds__(kRowWarps * 32) join_kernel(const JoinTask task, std::size_t rows) {
+  GpuWarp warp;
+  const std::size_t row = static_cast<std::size_t>(blockIdx.x) * kRowWarps + threadIdx.x / 32;
+  if (row < rows) join_row(warp, task, row);
+}
+
+void launch_selected(CudaExec& exec, const SelectedTask& task, std::size_t rows) {
+  selected_kernel<<<row_blocks(rows), kRowWarps * 32, 0, exec.internals().stream>>>(task, rows);
+  MEMLANE_LAUNCHED("attend_selected");
+}
+
 template <class Shape>
 void launch(CudaExec& exec, TopKTask task, std::int32_t* ids, float* scores) {
   const std::uint32_t row_blocks_of_head = (task.rows.count() + Shape::kRows - 1) / Shape::kRows;
@@ -61,7 +72,7 @@ void launch(CudaExec& exec, TopKTask task, std::int32_t* ids, float* scores) {
 void top_k_scan(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::Entries& entries,
                 View<std::int32_t, 3, Cuda> ids, View<float, 3, Cuda> scores) {
   const std::size_t k = ids.extent(2);
-  MEMLANE_EXPECTS(k >= 1 && k < (1U << 24) && ids.extents() == scores.extents() && entries.limit == cuda::kAny);
+  MEMLANE_EXPECTS(k >= 1 && k <= kCudaMostBest && ids.extents() == scores.extents() && entries.limit == cuda::kAny);
   if (queries.empty()) return;
   cuda::TopKTask task;
   task.queries = queries.data();
@@ -83,6 +94,25 @@ std::size_t top_k_row_bytes(std::size_t k) {
   return cuda::kMostPieces * (2 * (2 * k + 2 * cuda::kTileEntries) + 1) * sizeof(float);
 }
 
+void join_best(CudaExec& exec, View<std::int32_t, 3, Cuda> ids, View<float, 3, Cuda> scores,
+               View<const std::int32_t, 3, Cuda> more, View<const float, 3, Cuda> more_scores, std::size_t base) {
+  MEMLANE_EXPECTS(ids.extents() == scores.extents() && ids.extents() == more.extents());
+  MEMLANE_EXPECTS(more.extents() == more_scores.extents() && base < (std::size_t{1} << 31));
+  if (ids.empty()) return;
+  const std::size_t rows = ids.extent(0) * ids.extent(1);
+  cuda::JoinTask task;
+  task.ids = ids.data();
+  task.scores = scores.data();
+  task.more = more.data();
+  task.more_scores = more_scores.data();
+  task.base = static_cast<std::uint32_t>(base);
+  task.k = static_cast<std::uint32_t>(ids.extent(2));
+  task.both_scores = reinterpret_cast<float*>(exec.scratch(4 * ids.size() * sizeof(float)));
+  task.both = reinterpret_cast<std::uint32_t*>(task.both_scores + 2 * ids.size());
+  cuda::join_kernel<<<cuda::row_blocks(rows), cuda::kRowWarps * 32, 0, exec.internals().stream>>>(task, rows);
+  MEMLANE_LAUNCHED("join_best");
+}
+
 void attend_selected(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::Entries& entries,
                      View<const std::int32_t, 3, Cuda> ids, View<const float, 3, Cuda> scores, float scale,
                      CudaPartial out) {
@@ -102,9 +132,27 @@ void attend_selected(CudaExec& exec, View<const float, 3, Cuda> queries, const c
   task.sum = out.sum.data();
   task.max = out.max.data();
   task.weight = out.weight.data();
-  const std::size_t rows = out.max.size();
-  cuda::selected_kernel<<<cuda::row_blocks(rows), cuda::kRowWarps * 32, 0, exec.internals().stream>>>(task, rows);
-  MEMLANE_LAUNCHED("attend_selected");
+  cuda::launch_selected(exec, task, out.max.size());
+}
+
+void attend_gathered(CudaExec& exec, View<const BFloat16, 4, Cuda> values, View<const std::int32_t, 3, Cuda> ids,
+                     View<const float, 3, Cuda> scores, float scale, CudaPartial out) {
+  MEMLANE_EXPECTS(ids.extents() == scores.extents() && values.size() == ids.size() * out.sum.extent(2));
+  MEMLANE_EXPECTS(out.sum.extent(2) % 2 == 0 && out.sum.extent(2) <= kCudaMostHeadDim);
+  if (ids.empty()) return;
+  cuda::SelectedTask task;
+  task.ids = ids.data();
+  task.scores = scores.data();
+  task.heads = static_cast<std::uint32_t>(out.sum.extent(1));
+  task.group = 1;  // no kv head is asked for
+  task.head_dim = static_cast<std::uint32_t>(out.sum.extent(2));
+  task.k = static_cast<std::uint32_t>(ids.extent(2));
+  task.gathered = reinterpret_cast<const std::uint32_t*>(values.data());
+  task.scale = scale;
+  task.sum = out.sum.data();
+  task.max = out.max.data();
+  task.weight = out.weight.data();
+  cuda::launch_selected(exec, task, out.max.size());
 }
 
 }  // namespace memlane

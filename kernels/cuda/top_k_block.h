@@ -337,4 +337,63 @@ MEMLANE_KERNEL void select_row(Warp& warp, const TopKTask& task, std::size_t row
   });
 }
 
+/// A call of join_best: rows of two lists of k, each in order of its entries with what is missing (-1) last. Entries of
+/// the second are counted from `base`, which is above all of the first.
+struct JoinTask {
+  std::int32_t* ids = nullptr;         // [rows, k]; the first list, then the joined one
+  float* scores = nullptr;             // likewise
+  const std::int32_t* more = nullptr;  // [rows, k]
+  const float* more_scores = nullptr;  // likewise
+  std::uint32_t base = 0, k = 1;
+  float* both_scores = nullptr;   // scratch: [rows, 2 k]
+  std::uint32_t* both = nullptr;  // likewise
+};
+
+/// How many of the ids there are before the first -1.
+template <class Warp>
+MEMLANE_KERNEL std::uint32_t count_present(Warp& warp, const std::int32_t* ids, std::uint32_t k) {
+  typename Warp::template Lanes<std::uint32_t> counts;
+  warp.each([&](int lane) {
+    std::uint32_t count = 0;
+    for (std::uint32_t i = static_cast<std::uint32_t>(lane); i < k; i += 32) count += ids[i] >= 0 ? 1 : 0;
+    counts[lane] = count;
+  });
+  return warp.sum(counts);
+}
+
+/// Joins one row: the best k of both lists in order of their entries, then -1.
+template <class Warp>
+MEMLANE_KERNEL void join_row(Warp& warp, const JoinTask& task, std::size_t row) {
+  std::int32_t* ids = task.ids + row * task.k;
+  float* scores = task.scores + row * task.k;
+  const std::int32_t* more = task.more + row * task.k;
+  const float* more_scores = task.more_scores + row * task.k;
+  std::uint32_t* both = task.both + row * 2 * task.k;
+  float* both_scores = task.both_scores + row * 2 * task.k;
+  const std::uint32_t first = count_present(warp, ids, task.k);
+  const std::uint32_t second = count_present(warp, more, task.k);
+  warp.each([&](int lane) {
+    for (std::uint32_t i = static_cast<std::uint32_t>(lane); i < first; i += 32) {
+      both[i] = static_cast<std::uint32_t>(ids[i]);
+      both_scores[i] = scores[i];
+    }
+    for (std::uint32_t i = static_cast<std::uint32_t>(lane); i < second; i += 32) {
+      both[first + i] = task.base + static_cast<std::uint32_t>(more[i]);
+      both_scores[first + i] = more_scores[i];
+    }
+  });
+  warp.sync();  // a lane reads what others wrote
+  std::uint32_t total = first + second;
+  if (total > task.k) {
+    keep_best(warp, both_scores, both, total, task.k);
+    total = task.k;
+  }
+  warp.each([&](int lane) {
+    for (std::uint32_t i = static_cast<std::uint32_t>(lane); i < task.k; i += 32) {
+      ids[i] = i < total ? static_cast<std::int32_t>(both[i]) : -1;
+      scores[i] = i < total ? both_scores[i] : kNothing;
+    }
+  });
+}
+
 }  // namespace memlane::cuda

@@ -43,17 +43,36 @@ void for_rows(std::size_t rows, const Body& body) {
   });
 }
 
+std::uint64_t wanted_blocks(const CudaExec& exec) {
+  return 4 * exec.multiprocessors();
+}
+
+/// Pieces of the entries, as the launches choose them.
+template <class Shape>
+std::uint32_t splits_of(const CudaExec& exec, const cuda::Rows& rows, const cuda::Entries& entries) {
+  const std::uint64_t row_blocks = (rows.count() + Shape::kRows - 1) / Shape::kRows;
+  return cuda::splits_for(row_blocks * entries.kv_heads, entries.tiles, wanted_blocks(exec));
+}
+
+using ManyRows = cuda::TileShape<2, 4, 2>;
+
 template <class Shape>
 void emulate(CudaExec& exec, cuda::AttendTask task, const CudaPartial& out) {
   const std::size_t pairs = out.max.size(), sums = out.sum.size();
-  task.splits = cuda::splits_for(task.entries.kv_heads, task.entries.tiles, 4 * exec.multiprocessors());
-  task.sum = reinterpret_cast<float*>(exec.scratch(task.splits * (sums + 2 * pairs) * sizeof(float)));
-  task.max = task.sum + task.splits * sums;
-  task.weight = task.max + task.splits * pairs;
+  task.splits = splits_of<Shape>(exec, task.rows, task.entries);
+  task.sum = out.sum.data();
+  task.max = out.max.data();
+  task.weight = out.weight.data();
+  if (task.splits > 1) {
+    task.sum = reinterpret_cast<float*>(exec.scratch(task.splits * (sums + 2 * pairs) * sizeof(float)));
+    task.max = task.sum + task.splits * sums;
+    task.weight = task.max + task.splits * pairs;
+  }
   for_blocks<Shape>(task.rows, task.entries.kv_heads, task.splits, cuda::AttendMemory<Shape>::kBytes,
                     [&](EmulatedWarp& warp, std::uint32_t* shared, auto block, auto head, auto split) {
                       cuda::attend_block<Shape>(warp, task, block, head, split, shared);
                     });
+  if (task.splits == 1) return;
   for_rows(pairs, [&](EmulatedWarp& warp, std::size_t row) {
     cuda::merge_pieces(warp, task, row, out.sum.data(), out.max.data(), out.weight.data());
   });
@@ -62,7 +81,7 @@ void emulate(CudaExec& exec, cuda::AttendTask task, const CudaPartial& out) {
 template <class Shape>
 void emulate(CudaExec& exec, cuda::TopKTask task, std::int32_t* ids, float* scores) {
   const std::size_t rows = static_cast<std::size_t>(task.rows.tokens) * task.rows.heads;
-  task.splits = cuda::splits_for(task.entries.kv_heads, task.entries.tiles, 4 * exec.multiprocessors());
+  task.splits = splits_of<Shape>(exec, task.rows, task.entries);
   const std::size_t lists = rows * task.splits;
   task.scores = reinterpret_cast<float*>(exec.scratch(lists * (2 * task.capacity + 1) * sizeof(float)));
   task.found = reinterpret_cast<std::uint32_t*>(task.scores + lists * task.capacity);
@@ -97,7 +116,7 @@ void attend(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::Entr
   if (task.rows.count() <= 16) {
     emulate<cuda::TileShape<2, 1, 1>>(exec, task, out);
   } else {
-    emulate<cuda::TileShape<2, 4, 2>>(exec, task, out);
+    emulate<ManyRows>(exec, task, out);
   }
 }
 
@@ -113,6 +132,24 @@ void attend_selected(CudaExec&, View<const float, 3, Cuda> queries, const cuda::
   task.head_dim = static_cast<std::uint32_t>(queries.extent(2));
   task.k = static_cast<std::uint32_t>(ids.extent(2));
   task.entries = entries;
+  task.scale = scale;
+  task.sum = out.sum.data();
+  task.max = out.max.data();
+  task.weight = out.weight.data();
+  for_rows(out.max.size(), [&](EmulatedWarp& warp, std::size_t row) { cuda::attend_selected_row<2>(warp, task, row); });
+}
+
+void attend_gathered(CudaExec&, View<const BFloat16, 4, Cuda> values, View<const std::int32_t, 3, Cuda> ids,
+                     View<const float, 3, Cuda> scores, float scale, CudaPartial out) {
+  MEMLANE_EXPECTS(values.size() == ids.size() * out.sum.extent(2));
+  cuda::SelectedTask task;
+  task.ids = ids.data();
+  task.scores = scores.data();
+  task.heads = static_cast<std::uint32_t>(out.sum.extent(1));
+  task.group = 1;
+  task.head_dim = static_cast<std::uint32_t>(out.sum.extent(2));
+  task.k = static_cast<std::uint32_t>(ids.extent(2));
+  task.gathered = reinterpret_cast<const std::uint32_t*>(values.data());
   task.scale = scale;
   task.sum = out.sum.data();
   task.max = out.max.data();
@@ -152,8 +189,28 @@ void top_k_scan(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::
   }
 }
 
+void join_best(CudaExec& exec, View<std::int32_t, 3, Cuda> ids, View<float, 3, Cuda> scores,
+               View<const std::int32_t, 3, Cuda> more, View<const float, 3, Cuda> more_scores, std::size_t base) {
+  cuda::JoinTask task;
+  task.ids = ids.data();
+  task.scores = scores.data();
+  task.more = more.data();
+  task.more_scores = more_scores.data();
+  task.base = static_cast<std::uint32_t>(base);
+  task.k = static_cast<std::uint32_t>(ids.extent(2));
+  task.both_scores = reinterpret_cast<float*>(exec.scratch(4 * ids.size() * sizeof(float)));
+  task.both = reinterpret_cast<std::uint32_t*>(task.both_scores + 2 * ids.size());
+  for_rows(ids.extent(0) * ids.extent(1),
+           [&](EmulatedWarp& warp, std::size_t row) { cuda::join_row(warp, task, row); });
+}
+
 std::size_t top_k_row_bytes(std::size_t k) {
-  return (2 * cuda::candidate_space(static_cast<std::uint32_t>(k)) + 1) * sizeof(float);
+  constexpr std::size_t kMostPieces = 8;  // splits_for() of two multiprocessors
+  return kMostPieces * (2 * cuda::candidate_space(static_cast<std::uint32_t>(k)) + 1) * sizeof(float);
+}
+
+std::size_t attend_scratch_bytes(const CudaExec& exec, std::size_t tokens, std::size_t heads, std::size_t head_dim) {
+  return cuda::most_split_rows(tokens * heads, ManyRows::kRows, wanted_blocks(exec)) * (head_dim + 2) * sizeof(float);
 }
 
 }  // namespace memlane

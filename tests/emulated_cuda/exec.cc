@@ -3,22 +3,49 @@
 
 #include "kernels/cuda/exec.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 
 #include "kernels/array.h"
+#include "kernels/error.h"
+#include "tests/emulated_cuda/device.h"
 
 namespace memlane {
+
+namespace {
+
+/// What is allocated on the device, and how much of it.
+std::map<void*, std::size_t>& allocations() {
+  static std::map<void*, std::size_t> all;
+  return all;
+}
+
+}  // namespace
+
+testing::EmulatedDevice& testing::emulated_device() {
+  static EmulatedDevice device;
+  return device;
+}
 
 namespace detail {
 
 void* allocate_on_device(std::size_t bytes) {
+  testing::EmulatedDevice& device = testing::emulated_device();
+  if (device.used + bytes > device.bytes) throw DeviceError(fmt::format("cudaMalloc of {} bytes", bytes));
   void* pointer = allocate_aligned(bytes);
   std::memset(pointer, 0xff, bytes);
+  allocations()[pointer] = bytes;
+  device.used += bytes;
+  device.peak = std::max(device.peak, device.used);
   return pointer;
 }
 
 void free_on_device(void* pointer) noexcept {
+  const auto found = allocations().find(pointer);
+  if (found == allocations().end()) return;
+  testing::emulated_device().used -= found->second;
+  allocations().erase(found);
   free_aligned(pointer);
 }
 
@@ -65,11 +92,11 @@ const std::string& CudaExec::name() const {
 }
 
 std::size_t CudaExec::free_bytes() const {
-  return std::size_t{1} << 30;
+  return testing::emulated_device().bytes - testing::emulated_device().used;
 }
 
 std::size_t CudaExec::total_bytes() const {
-  return std::size_t{1} << 30;
+  return testing::emulated_device().bytes;
 }
 
 std::size_t CudaExec::multiprocessors() const {

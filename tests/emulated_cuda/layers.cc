@@ -6,7 +6,9 @@
 
 #include "kernels/cuda/layers.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/quantised_block.h"
 #include "kernels/entries.h"
+#include "tests/kernels/emulated_warp.h"
 
 namespace memlane {
 
@@ -78,8 +80,49 @@ CudaMatrix::CudaMatrix(CudaExec&, const std::byte* rows, DType source, std::size
   });
 }
 
-void matmul(CudaExec&, View<const float, 2, Cuda> a, const CudaMatrix& w, View<float, 2, Cuda> out) {
+namespace {
+
+/// The kernels for quantised weights, emulated as kernels/cuda/matmul.cu launches them. Rows one by one.
+template <WeightFormat Format>
+void multiply_quantised_rows(View<const float, 2, Cuda> a, const CudaMatrix& w, View<float, 2, Cuda> out) {
+  for (std::size_t row = 0; row < a.extent(0); ++row) {
+    const cuda::QuantisedTask task{a.data() + row * w.k(), w.panels(), static_cast<std::uint32_t>(w.n()),
+                                   static_cast<std::uint32_t>(w.k()), out.data() + row * w.n()};
+    for (std::uint32_t panel = 0; panel * kPanelRows < w.n(); ++panel) {
+      testing::run_block(cuda::kQuantisedWarps, cuda::quantised_shared_bytes(1, w.k()),
+                         [&](testing::EmulatedWarp& warp, std::uint32_t* shared) {
+                           cuda::quantised_rows_block<Format, 1>(warp, task, panel, shared);
+                         });
+    }
+  }
+}
+
+template <WeightFormat Format>
+void multiply_quantised(CudaExec& exec, View<const float, 2, Cuda> a, const CudaMatrix& w, View<float, 2, Cuda> out) {
+  const std::size_t n = w.n(), k = w.k();
+  if (a.extent(0) <= kQuantisedFewRows || k % 8 != 0) return multiply_quantised_rows<Format>(a, w, out);
+  const std::size_t at_once = dequantised_rows(n, k);
+  MEMLANE_EXPECTS(at_once >= n);
+  auto* wide = reinterpret_cast<BFloat16*>(exec.scratch((at_once + a.extent(0)) * k * sizeof(BFloat16)));
+  testing::run_block(1, 0, [&](testing::EmulatedWarp& warp, std::uint32_t*) {
+    for (std::size_t item = 0; item < (n + kPanelRows - 1) / kPanelRows * group_count(k); ++item) {
+      const std::size_t panel = item / group_count(k), first = panel * kPanelRows;
+      cuda::dequantise_group<Format>(warp, w.panels() + panel * quantised_panel_bytes(Format, k),
+                                     static_cast<std::uint32_t>(k), static_cast<std::uint32_t>(item % group_count(k)),
+                                     static_cast<std::uint32_t>(n - first),
+                                     reinterpret_cast<std::uint16_t*>(wide + first * k));
+    }
+  });
+  const CudaMatrix dequantised(exec, reinterpret_cast<const std::byte*>(wide), DType::bf16, n, k);
+  matmul(exec, a, dequantised, out);
+}
+
+}  // namespace
+
+void matmul(CudaExec& exec, View<const float, 2, Cuda> a, const CudaMatrix& w, View<float, 2, Cuda> out) {
   MEMLANE_EXPECTS(a.extent(1) == w.k() && out.extent(0) == a.extent(0) && out.extent(1) == w.n());
+  if (w.format() == WeightFormat::int8) return multiply_quantised<WeightFormat::int8>(exec, a, w, out);
+  if (w.format() == WeightFormat::int4) return multiply_quantised<WeightFormat::int4>(exec, a, w, out);
   for (std::size_t row = 0; row < a.extent(0); ++row) {
     for (std::size_t column = 0; column < w.n(); ++column) {
       float sum = 0;

@@ -140,5 +140,19 @@ TEST(CudaTiles, AreSplitOnlyWhereBlocksAreFewAndEntriesMany) {
   EXPECT_EQ(cuda::splits_for(1, 0, 528), 1U);
 }
 
+TEST(CudaTiles, AreSplitIntoNoMoreRowsThanIsSaid) {
+  reference::Random random(3);
+  for (int round = 0; round < 5000; ++round) {
+    const std::uint64_t block_rows = round % 2 == 0 ? 16 : 128, wanted = random.size(1, 600);
+    const std::uint64_t kv_heads = random.size(1, 40), rows_of_head = random.size(1, 4000);
+    const std::uint64_t blocks = (rows_of_head + block_rows - 1) / block_rows * kv_heads;
+    const std::uint64_t splits = cuda::splits_for(blocks, static_cast<std::uint32_t>(random.size(0, 3000)), wanted);
+    const std::uint64_t rows = rows_of_head * kv_heads;
+    if (splits > 1) {
+      ASSERT_LE(splits * rows, cuda::most_split_rows(rows, block_rows, wanted));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace memlane::testing

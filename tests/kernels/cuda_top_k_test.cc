@@ -179,5 +179,85 @@ TEST(CudaTopK, CutsListsThatFillUp) {
   }
 }
 
+/// What lists joined in order come to, against the best of all.
+TEST(CudaTopK, JoinsWhatScansOfPiecesFound) {
+  reference::Random random(5);
+  for (int round = 0; round < 200; ++round) {
+    const std::size_t k = random.size(1, 70), pieces = random.size(1, 5);
+    reference::Row all;  // scores of all entries
+    std::vector<std::int32_t> ids(k, -1);
+    std::vector<float> scores(k, -INFINITY), both_scores(2 * k, NAN);
+    std::vector<std::uint32_t> both(2 * k, 0xdeadbeefU);
+    for (std::size_t piece = 0; piece < pieces; ++piece) {
+      const std::size_t base = all.size(), count = random.size(0, 100);
+      for (std::size_t i = 0; i < count; ++i) all.push_back(static_cast<double>(random.size(0, 20)));
+      const reference::Row some(all.begin() + static_cast<std::ptrdiff_t>(base), all.end());
+      const std::vector<std::size_t> best = reference::top_k(some, k);
+      std::vector<std::int32_t> more(k, -1);
+      std::vector<float> more_scores(k, -INFINITY);
+      for (std::size_t i = 0; i < best.size(); ++i) {
+        more[i] = static_cast<std::int32_t>(best[i]);
+        more_scores[i] = static_cast<float>(some[best[i]]);
+      }
+      cuda::JoinTask task{ids.data(),
+                          scores.data(),
+                          more.data(),
+                          more_scores.data(),
+                          static_cast<std::uint32_t>(base),
+                          static_cast<std::uint32_t>(k),
+                          both_scores.data(),
+                          both.data()};
+      run_block(1, 0, [&](EmulatedWarp& warp, std::uint32_t*) { cuda::join_row(warp, task, 0); });
+    }
+    const std::vector<std::size_t> truth = reference::top_k(all, k);
+    for (std::size_t i = 0; i < k; ++i) {
+      ASSERT_EQ(ids[i], i < truth.size() ? static_cast<std::int32_t>(truth[i]) : -1) << "round " << round;
+      ASSERT_EQ(scores[i], i < truth.size() ? static_cast<float>(all[truth[i]]) : -INFINITY);
+    }
+  }
+}
+
+TEST(CudaTopK, AttendsToGatheredValuesWithTheSameBits) {
+  reference::Random random(6);
+  constexpr std::size_t kTokens = 3, kHeads = 4, kGroup = 2, kHeadDim = 20, kBest = 40;
+  const RandomEntries entries(random, kHeads / kGroup, kHeadDim, {30, 0, 65}, DType::bf16);
+  const BlockTable table(entries.blocks());
+  std::vector<std::int32_t> ids;
+  std::vector<BFloat16> gathered(kTokens * kHeads * kBest * kHeadDim, BFloat16{0x7fff});  // NaN where nothing is
+  for (std::size_t row = 0; row < kTokens * kHeads; ++row) {
+    const std::size_t some = random.size(1, kBest);
+    for (std::size_t i = 0; i < kBest; ++i) {
+      ids.push_back(i < some ? static_cast<std::int32_t>(2 * i + row % 3) : -1);
+      if (i >= some) continue;
+      const reference::Row& value = entries.truth(row % kHeads / kGroup).values[2 * i + row % 3];
+      for (std::size_t d = 0; d < kHeadDim; ++d) {
+        gathered[(row * kBest + i) * kHeadDim + d] = from_float<BFloat16>(static_cast<float>(value[d]));
+      }
+    }
+  }
+  const std::vector<float> scores = random.floats(ids.size(), 3);
+  OwnedPartial partials[2] = {{kTokens, kHeads, kHeadDim}, {kTokens, kHeads, kHeadDim}};
+  for (const bool side_by_side : {false, true}) {
+    OwnedPartial& out = partials[side_by_side ? 1 : 0];
+    cuda::SelectedTask task;
+    task.ids = ids.data();
+    task.scores = scores.data();
+    task.heads = kHeads;
+    task.group = kGroup;
+    task.head_dim = kHeadDim;
+    task.k = kBest;
+    if (!side_by_side) task.entries = table.entries();
+    if (side_by_side) task.gathered = reinterpret_cast<const std::uint32_t*>(gathered.data());
+    task.scale = 0.2F;
+    task.sum = out.sum.data();
+    task.max = out.max.data();
+    task.weight = out.weight.data();
+    run_block(1, 0, [&](EmulatedWarp& warp, std::uint32_t*) {
+      for (std::size_t row = 0; row < out.max.size(); ++row) cuda::attend_selected_row<2>(warp, task, row);
+    });
+  }
+  EXPECT_TRUE(partials[0].same_bits_as(partials[1]));
+}
+
 }  // namespace
 }  // namespace memlane::testing

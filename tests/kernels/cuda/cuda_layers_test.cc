@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/layers.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/matmul.h"
 #include "tests/kernels/cuda/cuda_fixture.h"
 #include "tests/reference/layers.h"
 
@@ -10,6 +11,34 @@ namespace {
 
 class CudaLayers : public CudaTest {
  protected:
+  /// m rows by quantised matrices of every shape, against the reference. Many rows have weights rounded to bfloat16.
+  void multiply_quantised(std::size_t m) {
+    CpuExec cpu(2);
+    for (const WeightFormat format : {WeightFormat::int8, WeightFormat::int4}) {
+      for (const auto& [n, k] : {std::pair<std::size_t, std::size_t>{33, 48}, {100, 31}, {1, 304}, {330, 2304}}) {
+        const std::vector<float> a = random_.floats(m * k), w = random_.floats(n * k);
+        const PackedMatrix packed(cpu, reinterpret_cast<const std::byte*>(w.data()), DType::f32, n, k, format);
+        const CudaMatrix matrix(exec(), reinterpret_cast<const std::byte*>(packed.panel(0)), format, n, k);
+        const CudaBuffer<float> input = on_gpu(a);
+        CudaBuffer<float> out = poisoned(m * n);
+        matmul(exec(), input.view<2>({m, k}), matrix, out.view<2>({m, n}));
+        const std::vector<float> found = back(out);
+        std::vector<float> weights(k);
+        for (std::size_t column = 0; column < n; ++column) {
+          packed.read_row(column, weights);
+          reference::Row y = row_of(weights.data(), k);
+          if (m > kQuantisedFewRows && k % 8 == 0) y = reference::rounded(y, DType::bf16);
+          for (std::size_t row = 0; row < m; ++row) {
+            const reference::Row x = reference::rounded(row_of(a.data() + row * k, k), DType::bf16);
+            const double bound = 300 * 0x1p-24 * reference::dot_of_magnitudes(x, y);
+            ASSERT_NEAR(found[row * n + column], reference::dot(x, y), bound)
+                << name_of(format) << " " << m << " x " << n << " x " << k << ", row " << row << ", column " << column;
+          }
+        }
+      }
+    }
+  }
+
   reference::Random random_{3};
 };
 
@@ -37,6 +66,14 @@ TEST_F(CudaLayers, MultipliesByMatricesOfEveryTypeAndShape) {
       }
     }
   }
+}
+
+TEST_F(CudaLayers, MultipliesFewRowsByQuantisedWeightsAsTheyAre) {
+  for (const std::size_t m : {1, 2, 3, 4, 5, 16}) multiply_quantised(m);
+}
+
+TEST_F(CudaLayers, MultipliesManyRowsByQuantisedWeightsRoundedToBFloat16) {
+  for (const std::size_t m : {17, 130}) multiply_quantised(m);
 }
 
 TEST_F(CudaLayers, NormsEveryRow) {
