@@ -66,12 +66,8 @@ struct Question {
   std::vector<std::int32_t> ids;
 };
 
-/// The question, or those of a file that has one in each line.
+/// The question, or those of the file that is given instead, one in each line.
 std::vector<Question> read_questions(const AskOptions& options, const Tokenizer& tokenizer) {
-  if (options.question.has_value() == options.questions.has_value()) {
-    input_error("question: expected one, or a file of them with --questions, found {}; give one of the two",
-                options.question ? "both" : "neither");
-  }
   std::vector<Question> questions;
   const auto add = [&](std::string_view text) {
     std::vector<std::int32_t> ids = tokenizer.encode(text, false);
@@ -99,6 +95,7 @@ std::vector<Question> read_questions(const AskOptions& options, const Tokenizer&
 /// What is asked, made once for all questions.
 struct Asked {
   const AskOptions& options;
+  const std::vector<Question>& questions;
   CpuExec& exec;
   const MemoryFile& file;
   const Model& model;
@@ -137,6 +134,7 @@ bool answer(const Asked& asked, const Question& question) {
   Session session(asked.exec, asked.model, settings, asked.lookup, asked.memory.seen());
   session.set_stop_flag(&interrupt_flag());
   session.set_pieces(asked.options.budget.pieces());
+  if (!generation.json && &question == &asked.questions.front()) fmt::print(stderr, "{}", session.device_plan());
   SearchCount searched;
   session.set_count(&searched);
   MemoryWeights weights;
@@ -165,6 +163,10 @@ int ask(AskOptions& options) {
   options.generation.sampler.check();
   options.budget.check();
   options.budget.keep({});
+  if (options.question.has_value() == options.questions.has_value()) {
+    input_error("question: expected one, or a file of them with --questions, found {}; give one of the two",
+                options.question ? "both" : "neither");
+  }
   require_utf8("question", options.question.value_or(""));
   const std::size_t most_sources =
       options.sources.empty() ? 0 : parse_count("--sources", options.sources.back(), {.least = 1, .most = 1000});
@@ -196,8 +198,8 @@ int ask(AskOptions& options) {
   const AskedMemory memory(exec, file, ids, model, tokenizer.fingerprint(), settings, lookup);
   note_incomplete(file, ids);
 
-  const Asked asked = {options, exec,   file, model,       tokenizer, settings, last_context_length,
-                       lookup,  memory, need, most_sources};
+  const Asked asked = {options,  questions,           exec,   file,   model, tokenizer,
+                       settings, last_context_length, lookup, memory, need,  most_sources};
   for (const Question& question : questions) {
     if (!answer(asked, question)) return 1;
   }

@@ -51,6 +51,7 @@ int generate_text(const GenerateOptions& options) {
   const Model model = load_model(exec, options.model.model, precision, options.model.device_choice());
   Session session(exec, model, settings, lookup);
   session.set_stop_flag(&interrupt_flag());
+  if (!options.quiet) fmt::print(stderr, "{}", session.device_plan());
 
   const bool is_long = ids.size() > settings.window;
   if (is_long && !options.quiet) {

@@ -189,6 +189,7 @@ bool Ingest::ingest(Job& job, CpuExec& exec, const Model& model, const Lookup& l
   session.set_stop_flag(&interrupt_flag());
   session.set_pieces(options_.budget.pieces());
   EvictingReader reader(session, settings_, eviction_);
+  if (!options_.quiet && tokens_read_ == 0) fmt::print(stderr, "{}", session.device_plan());
   if (!job.stored) {
     job.stored =
         writer.begin_document({0, document.name, document.text_fingerprint, document.text_bytes, document.ids.size()});

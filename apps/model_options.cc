@@ -206,7 +206,11 @@ Lookup ModelOptions::lookup() const {
 }
 
 Lookup ModelOptions::lookup(std::size_t entries, bool quiet) const {
-  const LookupChoice choice = resolve(lookup(), entries);
+  LookupChoice choice = resolve(lookup(), entries);
+  if (!choice.reason.empty() && choice.lookup.has_index() && !device_choice().is_cpu()) {
+    choice.lookup.kind = Lookup::Kind::exact;
+    choice.reason += ", but a GPU has no lists";
+  }
   if (!choice.reason.empty() && !quiet) fmt::print(stderr, "lookup {}: {}\n", choice.lookup.name(), choice.reason);
   return choice.lookup;
 }

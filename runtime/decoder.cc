@@ -122,8 +122,8 @@ void Decoder<Exec>::make_logits(View<const float, 2, Device> h, View<float, 2> l
   if constexpr (std::is_same_v<Device, Host>) {
     matmul(exec_, h, weights_.head, logits);
   } else {
-    typename Backend<Exec>::template Array<float> made(logits.size());
-    const auto view = made.template view<2>(logits.extents());
+    made_logits_.reserve_discarding(logits.size());
+    const auto view = made_logits_.template view<2>(logits.extents());
     matmul(exec_, h, weights_.head, view);
     download(exec_, view, logits);
   }

@@ -66,6 +66,7 @@ class Decoder {
   std::vector<int> memory_slots_;  // [layers]: index among the memory layers, -1 for a plain layer
   const typename Backend<Exec>::Weights& weights_;
   typename Backend<Exec>::template Array<float> workspace_;
+  typename Backend<Exec>::template Array<float> made_logits_;  // on another device than the host
   typename Backend<Exec>::Partials local_partial_;
   typename Backend<Exec>::Partials memory_partial_;
   const std::atomic<bool>* stop_ = nullptr;

@@ -8,8 +8,11 @@ Engine::AnyRunning Engine::start(CpuExec& exec, const Model& model, const Memory
 #ifdef MEMLANE_HAS_CUDA
   if (model.cuda != nullptr) {
     CudaExec& gpu = model.cuda->exec;
-    require_device_memory(gpu, cuda_plan(model.config, settings, model.precision.compute, memory.entries()));
-    return AnyRunning(std::in_place_type<Running<CudaExec>>, gpu, model, settings, memory);
+    const CudaLimits& limits = model.cuda->limits;
+    const CudaPlan plan = plan_session(gpu, model.config, settings, model.precision, memory, limits);
+    device_plan_ = plan_text(gpu, plan);
+    CudaMemory seen(memory, exec.pool(), {plan.resident, plan.streams(), limits.piece});
+    return AnyRunning(std::in_place_type<Running<CudaExec>>, gpu, model, settings, std::move(seen));
   }
 #endif
   return AnyRunning(std::in_place_type<Running<CpuExec>>, exec, model, settings, memory);

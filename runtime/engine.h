@@ -3,6 +3,8 @@
 #include <atomic>
 #include <cstdint>
 #include <span>
+#include <string>
+#include <utility>
 #include <variant>
 
 #include "runtime/backend.h"
@@ -19,7 +21,7 @@ namespace memlane {
 /// several backends; each function is that of LocalAttention or Decoder.
 class Engine {
  public:
-  /// memory: what memory layers attend to. All must outlive the engine.
+  /// memory: what memory layers attend to; a GPU is planned for what it has now. All must outlive the engine.
   Engine(CpuExec& exec, const Model& model, const MemorySettings& settings, Memory& memory);
 
   std::size_t size() const;
@@ -33,18 +35,22 @@ class Engine {
   void set_stop_flag(const std::atomic<bool>* stop);
   /// Throws InputError unless the model is on the CPU.
   void set_record(MemoryWeights* record);
+  /// How the memory of the model's GPU is divided, a line for people; empty on the CPU.
+  const std::string& device_plan() const { return device_plan_; }
 
  private:
   template <class Exec>
   struct Running {
-    Running(Exec& on, const Model& model, const MemorySettings& settings, Memory& all)
+    using Sight = typename Backend<Exec>::MemorySight;
+
+    Running(Exec& on, const Model& model, const MemorySettings& settings, Sight&& seen)
         : exec(on),
           local(on, model.config, settings, model.precision.compute),
-          memory(all),
+          memory(std::forward<Sight>(seen)),
           decoder(on, model, settings) {}
     Exec& exec;
     LocalAttention<Exec> local;
-    typename Backend<Exec>::MemorySight memory;
+    Sight memory;
     Decoder<Exec> decoder;
   };
 #ifdef MEMLANE_HAS_CUDA
@@ -52,8 +58,9 @@ class Engine {
 #else
   using AnyRunning = std::variant<Running<CpuExec>>;
 #endif
-  static AnyRunning start(CpuExec& exec, const Model& model, const MemorySettings& settings, Memory& memory);
+  AnyRunning start(CpuExec& exec, const Model& model, const MemorySettings& settings, Memory& memory);
 
+  std::string device_plan_;  // start() writes it
   AnyRunning running_;
 };
 

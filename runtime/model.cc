@@ -41,9 +41,9 @@ std::string model_fingerprint(CpuExec& exec, const ModelConfig& config, const Ch
 
 namespace {
 
-void load_on_gpu([[maybe_unused]] Model& model, [[maybe_unused]] DeviceChoice device) {
+void load_on_gpu([[maybe_unused]] CpuExec& exec, [[maybe_unused]] Model& model, [[maybe_unused]] DeviceChoice device) {
 #ifdef MEMLANE_HAS_CUDA
-  model.cuda = load_cuda_model(device.cuda, model.checkpoint, model.config, model.precision);
+  model.cuda = load_cuda_model(device.cuda, exec, model.checkpoint, model.config, model.precision);
 #else
   MEMLANE_EXPECTS(device.is_cpu());  // device_named() refuses others
 #endif
@@ -65,7 +65,7 @@ Model load_model(CpuExec& exec, const std::filesystem::path& folder, std::option
       input_error("{}: {}", folder.string(), error.what());
     }
   } else {
-    load_on_gpu(model, device);
+    load_on_gpu(exec, model, device);
   }
   model.fingerprint = model_fingerprint(exec, model.config, model.checkpoint);
   return model;

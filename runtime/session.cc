@@ -10,18 +10,27 @@ EntryShape entry_shape(const ModelConfig& config, const MemorySettings& settings
   return {settings.mem_layers, config.num_kv_heads, config.head_dim, settings.mem_dtype};
 }
 
+namespace {
+
+/// Everything that a session sees: given documents, and behind them its own.
+Memory memory_of(std::span<const DocumentMemory* const> documents, const DocumentMemory& own) {
+  Memory all(own.shape(), own.lookup());
+  for (const DocumentMemory* document : documents) all.add(*document);
+  all.add(own);
+  return all;
+}
+
+}  // namespace
+
 Session::Session(CpuExec& exec, const Model& model, const MemorySettings& settings, const Lookup& lookup,
                  std::span<const DocumentMemory* const> documents)
     : exec_(exec),
       model_(model),
       settings_(settings),
       own_memory_(entry_shape(model.config, settings), lookup),
-      memory_(entry_shape(model.config, settings), lookup),
+      memory_(memory_of(documents, own_memory_)),
       reads_until_(carries_over(settings) ? Until::local : Until::memory),
-      engine_(exec, model, settings, memory_) {
-  for (const DocumentMemory* document : documents) memory_.add(*document);
-  memory_.add(own_memory_);
-}
+      engine_(exec, model, settings, memory_) {}
 
 void Session::call(std::span<const std::int32_t> ids, std::size_t last_context_length, View<float, 2> logits) {
   MEMLANE_EXPECTS(!ids.empty() && logits.extent(0) <= ids.size());

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kernels/exec.h"
@@ -72,6 +73,8 @@ class Session {
   void set_pieces(Memory::Pieces pieces) { memory_.set_pieces(std::move(pieces)); }
   /// Counts what searches of lists look at from here on; for models on the CPU.
   void set_count(SearchCount* count) { memory_.set_count(count); }
+  /// How the memory of the model's GPU is divided, a line for people; empty where the model is on the CPU.
+  const std::string& device_plan() const { return engine_.device_plan(); }
   /// Called with (tokens done, tokens in all) after each window of a call.
   void set_progress(std::function<void(std::size_t, std::size_t)> progress) { progress_ = std::move(progress); }
 

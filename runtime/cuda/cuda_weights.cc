@@ -5,13 +5,16 @@
 #include <array>
 #include <cstring>
 
+#include "kernels/matmul.h"
+
 namespace memlane {
 
 namespace {
 
 class Loader {
  public:
-  Loader(CudaExec& exec, const Checkpoint& checkpoint) : exec_(exec), checkpoint_(checkpoint) {}
+  Loader(CudaExec& exec, CpuExec& cpu, const Checkpoint& checkpoint, WeightFormat format)
+      : exec_(exec), cpu_(cpu), checkpoint_(checkpoint), format_(format) {}
 
   const Tensor& tensor(const std::string& name, std::size_t n, std::size_t k) const {
     return checkpoint_.tensor(name, std::array{n, k});
@@ -20,7 +23,19 @@ class Loader {
   CudaMatrix matrix(const std::string& name, std::size_t n, std::size_t k) const { return matrix(tensor(name, n, k)); }
 
   CudaMatrix matrix(const Tensor& tensor) const {
+    if (is_quantised(format_)) return quantised(tensor);
     return {exec_, tensor.bytes.data(), tensor.dtype, tensor.shape[0], tensor.shape[1]};
+  }
+
+  /// Quantised on the host, so that the weights are those of the CPU.
+  CudaMatrix quantised(const Tensor& tensor) const {
+    try {
+      const std::size_t n = tensor.shape[0], k = tensor.shape[1];
+      const PackedMatrix packed(cpu_, tensor.bytes.data(), tensor.dtype, n, k, format_);
+      return {exec_, reinterpret_cast<const std::byte*>(packed.panel(0)), format_, n, k};
+    } catch (const InputError& error) {
+      input_error("{}: {}", tensor.name, error.what());
+    }
   }
 
   CudaBuffer<std::byte> bytes(const Tensor& tensor) const {
@@ -45,7 +60,9 @@ class Loader {
 
  private:
   CudaExec& exec_;
+  CpuExec& cpu_;
   const Checkpoint& checkpoint_;
+  WeightFormat format_;
 };
 
 CudaLayerWeights load_layer(const Loader& load, const ModelConfig& config, std::size_t index) {
@@ -68,8 +85,9 @@ CudaLayerWeights load_layer(const Loader& load, const ModelConfig& config, std::
 
 }  // namespace
 
-CudaWeights load_cuda_weights(CudaExec& exec, const Checkpoint& checkpoint, const ModelConfig& config) {
-  const Loader load(exec, checkpoint);
+CudaWeights load_cuda_weights(CudaExec& exec, CpuExec& cpu, const Checkpoint& checkpoint, const ModelConfig& config,
+                              WeightFormat format) {
+  const Loader load(exec, cpu, checkpoint, format);
   CudaWeights weights;
   const Tensor& embedding = load.tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
   weights.embedding = load.bytes(embedding);
@@ -83,14 +101,18 @@ CudaWeights load_cuda_weights(CudaExec& exec, const Checkpoint& checkpoint, cons
   return weights;
 }
 
-std::size_t cuda_weight_bytes(const ModelConfig& config) {
+std::size_t cuda_weight_bytes(const ModelConfig& config, WeightFormat format) {
+  const auto matrix = [&](std::size_t n, std::size_t k) {
+    return is_quantised(format) ? PackedMatrix::packed_bytes(n, k, format) : n * k * sizeof(BFloat16);
+  };
   const std::size_t hidden = config.hidden_size;
   const std::size_t q_size = config.num_heads * config.head_dim;
   const std::size_t kv_size = config.num_kv_heads * config.head_dim;
-  const std::size_t layer = 2 * (q_size + kv_size) * hidden + 3 * config.intermediate_size * hidden;  // elements
+  const std::size_t layer = matrix(q_size, hidden) + 2 * matrix(kv_size, hidden) + matrix(hidden, q_size) +
+                            2 * matrix(config.intermediate_size, hidden) + matrix(hidden, config.intermediate_size);
   const std::size_t norms = (2 * config.num_layers + 1) * hidden * sizeof(float);
-  const std::size_t table = config.vocab_size * hidden;
-  return (config.num_layers * layer + table) * sizeof(BFloat16) + table * sizeof(float) + norms;
+  const std::size_t embedding = config.vocab_size * hidden * sizeof(float);
+  return config.num_layers * layer + matrix(config.vocab_size, hidden) + embedding + norms;
 }
 
 }  // namespace memlane

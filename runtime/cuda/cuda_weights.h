@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/cuda/matmul.h"
+#include "kernels/exec.h"
 #include "runtime/checkpoint.h"
 #include "runtime/model_config.h"
 
@@ -20,7 +21,7 @@ struct CudaLayerWeights {
   CudaMatrix down;                   ///< [hidden, intermediate]
 };
 
-/// Weights on the GPU: matrices in bfloat16, the embedding table in the checkpoint's own type.
+/// Weights on the GPU: matrices in bfloat16, int8 or int4, the embedding table in the checkpoint's own type.
 struct CudaWeights {
   CudaBuffer<std::byte> embedding;  ///< [vocab, hidden] elements of `embedding_type`
   DType embedding_type = DType::bf16;
@@ -32,10 +33,12 @@ struct CudaWeights {
   DType embedding_dtype() const { return embedding_type; }
 };
 
-/// Reads every weight onto the GPU. Throws InputError for a tensor that is missing or contradicts the config.
-CudaWeights load_cuda_weights(CudaExec& exec, const Checkpoint& checkpoint, const ModelConfig& config);
+/// Reads every weight onto the GPU. cpu: quantises them; format: bf16, int8 or int4. Throws InputError for a tensor
+/// that is missing, contradicts the config, or cannot be quantised because an element is not finite.
+CudaWeights load_cuda_weights(CudaExec& exec, CpuExec& cpu, const Checkpoint& checkpoint, const ModelConfig& config,
+                              WeightFormat format);
 
 /// Bytes of the GPU that load_cuda_weights will take, at most.
-std::size_t cuda_weight_bytes(const ModelConfig& config);
+std::size_t cuda_weight_bytes(const ModelConfig& config, WeightFormat format);
 
 }  // namespace memlane

@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/cuda/exec.h"
+#include "runtime/cuda/cuda_model.h"
 #include "runtime/session.h"
 #include "tests/golden_case.h"
 #include "tests/reference/random_checkpoint.h"
@@ -85,9 +85,10 @@ class CudaSession : public ::testing::TestWithParam<Way> {
     return documents;
   }
 
-  /// Logits of the last token of several calls, with two documents in memory.
-  std::vector<std::vector<float>> logits(DeviceChoice device) {
+  /// Logits of the last token of several calls, with two documents in memory. limits: on a GPU.
+  std::vector<std::vector<float>> logits(DeviceChoice device, const CudaLimits& limits = {}) {
     const Model model = load_model(exec_, folder_.path(), DType::bf16, device);
+    if (model.cuda != nullptr) model.cuda->limits = limits;
     const MemorySettings settings = resolve_memory_settings(model.config, GetParam().overrides);
     const auto documents = read_documents(model, settings);
     std::vector<const DocumentMemory*> seen;
@@ -123,8 +124,64 @@ TEST_P(CudaSession, SaysWhatTheCpuSays) {
   }
 }
 
+TEST_P(CudaSession, SaysTheSameToTheBitWithEntriesOnTheHost) {
+  CudaLimits limits{.piece = 1};  // a window at a time
+  const auto resident = logits({0}, limits);
+  const Model model = load_model(exec_, folder_.path(), DType::bf16, {0});
+  const MemorySettings settings = resolve_memory_settings(model.config, GetParam().overrides);
+  const Memory memory(entry_shape(model.config, settings), GetParam().lookup);
+  const CudaPlan needs = plan_session(model.cuda->exec, model.config, settings, model.precision, memory, limits);
+  limits.bytes = needs.window + needs.workspace + needs.staging;  // no room for a single entry
+  EXPECT_EQ(logits({0}, limits), resident);
+}
+
 INSTANTIATE_TEST_SUITE_P(Ways, CudaSession, ::testing::ValuesIn(ways()),
                          [](const auto& each) { return each.param.name; });
+
+/// How far logits are from others, relative to these.
+double distance(const std::vector<float>& found, const std::vector<float>& expected) {
+  double error = 0, magnitude = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    error += std::pow(found[i] - expected[i], 2);
+    magnitude += std::pow(expected[i], 2);
+  }
+  return std::sqrt(error / magnitude);
+}
+
+/// The weights are the same on both, but the CPU rounds the inputs of products to int8 too, the GPU to bfloat16 alone:
+/// of what the model says without quantisation it loses no more.
+TEST(CudaQuantisedModel, LosesNoMoreThanTheCpuDoes) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << "this machine has no GPU that CUDA can use";
+  TemporaryFolder folder;
+  reference::RandomModel shape;
+  shape.hidden = 64;
+  shape.intermediate = 296;
+  shape.head_dim = 16;
+  shape.window = 40;
+  shape.last_context = 40;
+  shape.mem_dtype = "bfloat16";
+  reference::write_random_checkpoint(folder.path(), shape, 5);
+  CpuExec exec(2);
+  const auto logits = [&](Precision precision, DeviceChoice device) {
+    const Model model = load_model(exec, folder.path(), precision, device);
+    const MemorySettings settings = resolve_memory_settings(model.config, {});
+    Session session(exec, model, settings, Lookup{});
+    reference::Random random(2);
+    std::vector<float> all;
+    for (const std::size_t tokens : {70, 1, 2}) {  // many rows and few
+      std::vector<float> row(model.config.vocab_size, NAN);
+      session.call(random.ids(tokens, model.config.vocab_size), 30, {row.data(), {1, row.size()}});
+      all.insert(all.end(), row.begin(), row.end());
+    }
+    return all;
+  };
+  const std::vector<float> whole = logits(DType::f32, {});
+  for (const WeightFormat format : {WeightFormat::int8, WeightFormat::int4}) {
+    const std::vector<float> cpu = logits({DType::bf16, format}, {}), gpu = logits({DType::bf16, format}, {0});
+    EXPECT_LE(distance(gpu, whole), 1.05 * distance(cpu, whole)) << name_of(format);
+    EXPECT_LE(distance(gpu, cpu), 0.12) << name_of(format);
+  }
+}
 
 /// Recorded outputs of LongLLaMA's own code, within what bfloat16 weights and products leave of them.
 TEST(CudaGolden, ReproducesLongLlamaWithinBFloat16) {
