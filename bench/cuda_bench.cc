@@ -3,12 +3,11 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <cstdlib>
-#include <functional>
 #include <string>
 #include <vector>
 
+#include "bench/cuda_report.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/layers.h"
 #include "kernels/cuda/matmul.h"
@@ -18,23 +17,6 @@ namespace memlane {
 namespace {
 
 constexpr std::size_t kHidden = 3200, kHeads = 32, kHeadDim = 100, kIntermediate = 8640;
-
-/// Random numbers in [-1, 1), the same in every run.
-std::vector<float> random_floats(std::size_t count, std::uint64_t seed) {
-  std::vector<float> values(count);
-  for (float& x : values) {
-    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-    x = static_cast<float>(static_cast<double>(seed >> 40) * 0x1p-23 - 1);
-  }
-  return values;
-}
-
-CudaBuffer<float> random_array(CudaExec& exec, std::size_t size, std::uint64_t seed) {
-  const std::vector<float> values = random_floats(size, seed);
-  CudaBuffer<float> buffer = uploaded(exec, values.data(), size);
-  exec.synchronize();
-  return buffer;
-}
 
 CudaMatrix random_matrix(CudaExec& exec, std::size_t n, std::size_t k, std::uint64_t seed) {
   const std::vector<float> values = random_floats(n * k, seed);
@@ -83,38 +65,6 @@ class RandomMemory {
   std::vector<CudaBuffer<BFloat16>> owned_;
   CudaBuffer<cuda::Block> table_;
   cuda::Entries entries_;
-};
-
-/// Seconds of one call: the median of `rounds` after a warm-up, each round of `calls` calls.
-double seconds(CudaExec& exec, int rounds, int calls, const std::function<void()>& run) {
-  run();
-  exec.synchronize();
-  std::vector<double> times;
-  for (int round = 0; round < rounds; ++round) {
-    const auto begin = std::chrono::steady_clock::now();
-    for (int call = 0; call < calls; ++call) run();
-    exec.synchronize();
-    times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / calls);
-  }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
-
-class Report {
- public:
-  /// amount: bytes or operations; limit: what the machine does of it in a second.
-  void row(const std::string& name, double time, double amount, const char* unit, double limit) {
-    fmt::print("{:<52} {:>10.3f} ms {:>9.1f} {} {:>5.0f} %\n", name, time * 1e3, amount / time / 1e9, unit,
-               100 * amount / time / limit);
-    json_ +=
-        fmt::format("{{\"row\": \"{}\", \"ms\": {:.6g}, \"rate\": {:.6g}, \"unit\": \"{}\", \"of_limit\": {:.4g}}}\n",
-                    name, time * 1e3, amount / time / 1e9, unit, amount / time / limit);
-    std::fflush(stdout);
-  }
-  void print_json() const { fmt::print("\n{}", json_); }
-
- private:
-  std::string json_;
 };
 
 double measure_copy(CudaExec& exec, Report& report) {
@@ -204,6 +154,8 @@ int run(int argc, char** argv) {
   measure_layer(exec, report, bandwidth, rate);
   const std::size_t windows = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 512;
   for (const std::size_t some : {std::size_t{16}, windows}) measure_memory(exec, report, some, bandwidth, rate);
+  measure_streaming(exec, report);
+  measure_model(report, {bandwidth, rate}, windows);
   report.print_json();
   return 0;
 }

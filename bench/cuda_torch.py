@@ -44,6 +44,38 @@ def report(row, run, calls):
     torch.cuda.empty_cache()
 
 
+def whole_passes():
+    """A model of shape A, without rotation: one token behind 80 others, and a window."""
+    layers = [
+        ([random(HIDDEN, HIDDEN) for _ in range(4)], random(INTERMEDIATE, HIDDEN), random(INTERMEDIATE, HIDDEN),
+         random(HIDDEN, INTERMEDIATE))
+        for _ in range(26)
+    ]
+    head = random(32000, HIDDEN)
+    functional = torch.nn.functional
+
+    def norm(x):
+        return functional.rms_norm(x, (HIDDEN,))
+
+    for tokens, past, name in ((1, 80, "decode, shape A, no memory, bfloat16"), (2048, 0, "prefill of 2048, shape A, bfloat16")):
+        text, keys, values = random(tokens, HIDDEN), random(HEADS, past, HEAD_DIM), random(HEADS, past, HEAD_DIM)
+
+        def whole():
+            x = text
+            for (wq, wk, wv, wo), gate, up, down in layers:
+                h = norm(x)
+                q, k, v = ((h @ w.T).view(tokens, HEADS, HEAD_DIM).transpose(0, 1) for w in (wq, wk, wv))
+                attended = functional.scaled_dot_product_attention(
+                    q[None], torch.cat((keys, k), 1)[None], torch.cat((values, v), 1)[None], is_causal=tokens > 1
+                )
+                x = x + attended[0].transpose(0, 1).reshape(tokens, HIDDEN) @ wo.T
+                h = norm(x)
+                x = x + (functional.silu(h @ gate.T) * (h @ up.T)) @ down.T
+            return norm(x[-1:]) @ head.T
+
+        report(name, whole, 10 if tokens == 1 else 2)
+
+
 @torch.inference_mode()
 def main():
     a, b = random(8192, 8192), random(8192, 8192)
@@ -61,6 +93,7 @@ def main():
 
         report(name, layer, 10)
     del qkvo, gate, up, down
+    whole_passes()
 
     windows = int(sys.argv[1]) if len(sys.argv) > 1 else 512
     for entries in (16 * 2048, windows * 2048):
