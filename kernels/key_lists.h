@@ -57,11 +57,11 @@ struct ListSearch {
 };
 
 /// Approximate search: for every query token and head the lists whose best key is expected to have the greatest score,
-/// first 128 of them, then four times as many at a time as long as that is greater than the least of the candidates
-/// found; of their keys, scanned in int8, the best candidates; and of those the k best by their stored keys, of equal
-/// scores those with smaller ids. If a list's n keys are normally distributed with mean m and covariance r C (r its
-/// spread, C that of the chunk) and values follow keys linearly, with mean w and covariance r B, its weight is
-/// n exp(s q.m + r s^2 qCq / 2) and the weighted mean of its values w + r s qB.
+/// first 128 of them, then those where that is greater than the least of the candidates found; of their keys, scanned
+/// in int8, the best candidates; and of those the k best by their stored keys, of equal scores those with smaller ids.
+/// If a list's n keys are normally distributed with mean m and covariance r C (r its spread, C that of the chunk) and
+/// values follow keys linearly, with mean w and covariance r B, its weight is n exp(s q.m + r s^2 qCq / 2) and the
+/// weighted mean of its values w + r s qB.
 ///
 /// queries: [tokens, heads, head_dim]; blocks: [kv_heads, blocks], the stored entries; chunks: [kv_heads, chunks],
 /// whose lists hold each entry once. ids, scores: [tokens, heads, k], as top_k_scan fills them. tail: if not null,

@@ -42,7 +42,9 @@ class WindowEviction : public ::testing::Test {
       }
       result.seen.emplace_back(reader.seen().begin(), reader.seen().end());
       reader.evict();
-      if (window.size() == kWindow) EXPECT_LE(session.own_memory().entries(), 2 * kWindow);
+      if (window.size() == kWindow) {
+        EXPECT_LE(session.own_memory().entries(), 2 * kWindow);
+      }
     }
     return result;
   }
