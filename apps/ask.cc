@@ -78,7 +78,7 @@ std::vector<Question> read_questions(const AskOptions& options, const Tokenizer&
     if (questions.empty()) input_error("question: expected a text, found nothing but spaces; ask something");
     return questions;
   }
-  const MappedFile file = open_text(*options.questions);
+  const MappedFile file = open_text(*options.questions, "file of questions");
   for (std::string_view rest = file.text(); !rest.empty();) {
     const std::size_t end = std::min(rest.find('\n'), rest.size());
     std::string_view line = rest.substr(0, end);
@@ -216,9 +216,10 @@ Subcommand add_ask(CLI::App& program) {
   app->add_option("--memory", options->memory, "The memory file; it is never changed")->required();
   options->documents.add_to(*app);
   app->add_option("question", options->question, "The text to continue");
-  app->add_option("--questions", options->questions,
-                  "A file with a text to continue in each line, instead of one: each is continued as if it were asked "
-                  "alone, but the memory is opened once; with --json an object in each line")
+  app->add_option(
+         "--questions", options->questions,
+         "A file with a text to continue in each line, instead of one: each is continued as if it were asked "
+         "alone, but the memory is opened once; lines of spaces are left out; with --json an object in a line for each")
       ->type_name("FILE");
   // A flag, because the question that follows must not be taken for its number.
   app->add_flag(

@@ -17,8 +17,8 @@
 
 namespace memlane {
 
-MappedFile open_text(const std::filesystem::path& path) {
-  MappedFile file(path, "document");
+MappedFile open_text(const std::filesystem::path& path, std::string_view what) {
+  MappedFile file(path, what);
   if (file.text().empty()) input_error("{}: expected a text, found an empty file", path.string());
   if (const auto at = first_invalid_utf8(file.text())) {
     input_error("{}: expected UTF-8 text, found byte 0x{:02x} at offset {}; convert it first, for example with iconv",

@@ -25,7 +25,7 @@ struct Document {
 Document read_document(const std::filesystem::path& path, const std::string& name, const Tokenizer& tokenizer);
 
 /// The text of a file, checked: not empty, UTF-8.
-MappedFile open_text(const std::filesystem::path& path);
+MappedFile open_text(const std::filesystem::path& path, std::string_view what = "document");
 
 /// Throws InputError, naming the option that the text was given as, if it is not UTF-8.
 void require_utf8(std::string_view option, std::string_view text);

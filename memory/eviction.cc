@@ -61,8 +61,9 @@ void AttendedWindows::add_shares(std::span<const double> sums, std::size_t token
     const std::span<const double> own = sums.first(counts_[i]);
     sums = sums.subspan(counts_[i]);
     const double sum = std::accumulate(own.begin(), own.end(), 0.0);
-    // Softmax weights are rounded, so that their sum may be a little more than what there is.
-    const double share = std::clamp(sum / static_cast<double>(tokens), 0.0, 1.0);
+    // Softmax weights are rounded, so that their sum may be a little more than what there is; and where keys are not
+    // finite it is no number, which a file would not be opened with again.
+    const double share = sum > 0 ? std::min(sum / static_cast<double>(tokens), 1.0) : 0.0;
     SeenWindow& window = seen_[i];
     window.weight = window.times == 0 ? share : (window.weight + share) / 2;
     ++window.times;

@@ -233,10 +233,12 @@ class RowSearch {
         std::iota(ids_, ids_ + others.size(), 0U);
         least = micro_.keep_best(most, others.size(), weights_, ids_, order_);
       }
+      // Of keys that are not finite the reach may be no number: such a list is scanned, so that it shows in the result.
+      const auto is_chosen = [&](const Reach& other) { return !(other.score < least); };
       for (const Reach& other : others) {
-        if (other.score >= least) add_chosen(row, other.place);
+        if (is_chosen(other)) add_chosen(row, other.place);
       }
-      std::erase_if(others, [&](const Reach& other) { return other.score >= least; });
+      std::erase_if(others, is_chosen);
       any = any || !unscanned(row).empty();
     }
     return any;

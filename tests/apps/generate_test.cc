@@ -96,7 +96,7 @@ TEST_F(GenerateCommand, AskRefusesFilesOfQuestionsThatHaveNone) {
   const Words words = {"ask", "--model", stories(), "--memory", path("m")};
   expect_refused(words, {"question", "--questions", "neither"});
   expect_refused(words + Words{"--questions", write("q", "Once"), "Once"}, {"question", "--questions", "both"});
-  expect_refused(words + Words{"--questions", path("none")}, {path("none")});
+  expect_refused(words + Words{"--questions", path("none")}, {path("none"), "file of questions"});
   expect_refused(words + Words{"--questions", write("empty", "")}, {path("empty"), "empty"});
   expect_refused(words + Words{"--questions", write("spaces", " \n\t\r\n")}, {path("spaces"), "question"});
   expect_refused(words + Words{"--questions", write("latin", "caf\xe9")}, {path("latin"), "UTF-8"});

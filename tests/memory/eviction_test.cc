@@ -114,6 +114,15 @@ TEST_F(Attended, SharesBeyondOneAreRounding) {
   EXPECT_EQ(windows.seen()[0].weight, 1);
 }
 
+TEST_F(Attended, WhatIsNoNumberIsNoWeight) {
+  AttendedWindows windows(3 * kWindow);
+  read(windows, 0, {});
+  read(windows, 1, {std::numeric_limits<double>::quiet_NaN()});
+  read(windows, 2, {std::numeric_limits<double>::infinity(), -1});
+  EXPECT_EQ(windows.seen()[0].weight, 0.5);
+  EXPECT_EQ(windows.seen()[1].weight, 0);
+}
+
 TEST_F(Attended, GoesOnFromAStoredStateAsIfItHadNotStopped) {
   std::mt19937_64 random(1);
   AttendedWindows windows(5 * kWindow);
