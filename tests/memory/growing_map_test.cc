@@ -19,15 +19,7 @@ class MappedWindows : public MemoryFileTest {
   std::vector<Mapped> mapped_;
 
   void append_and_map(MemoryFileWriter& writer, std::int32_t first, const std::vector<std::size_t>& counts) {
-    std::vector<std::int32_t> ids(std::accumulate(counts.begin(), counts.end(), std::size_t{0}));
-    std::iota(ids.begin(), ids.end(), first);
-    std::vector<Segment> segments;
-    std::size_t begin = 0;
-    for (const std::size_t count : counts) {
-      segments.push_back(segment_of(std::span(ids).subspan(begin, count)));
-      begin += count;
-    }
-    writer.append_window(0, ids, segments);
+    std::vector<Segment> segments = append_parts(writer, first, counts);
     const std::vector<const std::byte*> at = writer.map_last_window();
     ASSERT_EQ(at.size(), counts.size());
     for (std::size_t i = 0; i < at.size(); ++i) mapped_.push_back({at[i], std::move(segments[i])});

@@ -64,6 +64,21 @@ class MemoryFileTest : public testing::Test {
     }
     return segment;
   }
+  /// Appends a window of tokens first, first + 1, … to document 0 in parts of so many; returns these.
+  static std::vector<Segment> append_parts(MemoryFileWriter& writer, std::int32_t first,
+                                           const std::vector<std::size_t>& counts,
+                                           const std::vector<SeenWindow>& seen = {}) {
+    std::vector<std::int32_t> ids(std::accumulate(counts.begin(), counts.end(), std::size_t{0}));
+    std::iota(ids.begin(), ids.end(), first);
+    std::vector<Segment> segments;
+    std::size_t begin = 0;
+    for (const std::size_t count : counts) {
+      segments.push_back(segment_of(std::span(ids).subspan(begin, count)));
+      begin += count;
+    }
+    writer.append_window(0, ids, segments, seen);
+    return segments;
+  }
 
   /// Appends the window of tokens first, first + 1, …
   static void append(MemoryFileWriter& writer, std::uint32_t document, std::int32_t first, std::size_t count) {

@@ -24,31 +24,18 @@ class MemoryFileSeenTest : public MemoryFileTest {
   static std::vector<Step> evicting_steps() {
     return {[](MemoryFileWriter& writer) { writer.begin_document(document("novel", 15)); },
             [](MemoryFileWriter& writer) {
-              append(writer, 0, {4}, {{0, 0, 0}});
+              append_parts(writer, 0, {4}, {{0, 0, 0}});
             },
             [](MemoryFileWriter& writer) {
-              append(writer, 4, {3, 1}, {{0, 1, 0.5}, {1, 0, 0}, {2, 0, 0}});
+              append_parts(writer, 4, {3, 1}, {{0, 1, 0.5}, {1, 0, 0}, {2, 0, 0}});
             },
             [](MemoryFileWriter& writer) {
-              append(writer, 8, {4}, {{1, 1, 0.25}, {2, 1, 0}, {3, 0, 0}});
+              append_parts(writer, 8, {4}, {{1, 1, 0.25}, {2, 1, 0}, {3, 0, 0}});
             },
             [](MemoryFileWriter& writer) {
-              append(writer, 12, {2, 1}, {{3, 1, 0.125}, {4, 0, 0}, {5, 0, 0}});
+              append_parts(writer, 12, {2, 1}, {{3, 1, 0.125}, {4, 0, 0}, {5, 0, 0}});
             },
             [](MemoryFileWriter& writer) { writer.end_document(0); }};
-  }
-  /// Appends a window of tokens first, first + 1, … to document 0 in parts of so many.
-  static void append(MemoryFileWriter& writer, std::int32_t first, const std::vector<std::size_t>& counts,
-                     const Seen& seen) {
-    std::vector<std::int32_t> ids(std::accumulate(counts.begin(), counts.end(), std::size_t{0}));
-    std::iota(ids.begin(), ids.end(), first);
-    std::vector<Segment> segments;
-    std::size_t begin = 0;
-    for (const std::size_t count : counts) {
-      segments.push_back(segment_of(std::span(ids).subspan(begin, count)));
-      begin += count;
-    }
-    writer.append_window(0, ids, segments, seen);
   }
   void write_evicting() const {
     MemoryFileWriter writer = MemoryFileWriter::create(path(), evicting());
@@ -149,12 +136,12 @@ TEST_F(MemoryFileSeenTest, AreNotPromisedByAnOlderVersion) {
 TEST_F(MemoryFileSeenTest, AreStoredWhereTheyArePromisedAndNowhereElse) {
   MemoryFileWriter plain = MemoryFileWriter::create(path(), header());
   plain.begin_document(document("novel", 8));
-  EXPECT_THROW(append(plain, 0, {4}, {{0, 0, 0}}), std::logic_error);
+  EXPECT_THROW(append_parts(plain, 0, {4}, {{0, 0, 0}}), std::logic_error);
   MemoryFileWriter writer = MemoryFileWriter::create(folder_.path() / "evicting", evicting());
   writer.begin_document(document("novel", 8));
-  EXPECT_THROW(append(writer, 0, {4}, {}), std::logic_error);
-  EXPECT_THROW(append(writer, 0, {3}, {{0, 0, 0}}), std::logic_error) << "not a whole window";
-  append(writer, 0, {4}, {{0, 0, 0}});
+  EXPECT_THROW(append_parts(writer, 0, {4}, {}), std::logic_error);
+  EXPECT_THROW(append_parts(writer, 0, {3}, {{0, 0, 0}}), std::logic_error) << "not a whole window";
+  append_parts(writer, 0, {4}, {{0, 0, 0}});
 }
 
 }  // namespace
