@@ -47,7 +47,6 @@ void TiledQueries::gather(const TileKernels& kernels, View<const float, 3> queri
       to[stride - 1] = 0;
       std::copy_n(queries.data() + rows.flat_index(item, first + row) * rows.head_dim, rows.head_dim, to);
     }
-    if (count <= kFewTileRows) return;
     kernels.pack(present, rows.head_dim, few, stride, tiles + first / 16 * row_tile_units(rows.head_dim));
   }
 }

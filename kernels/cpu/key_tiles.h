@@ -46,14 +46,13 @@ inline constexpr std::size_t kTiledQueryRows = 256;  // that share each tile of 
 /// An item's queries for TileKernels, in a worker's space.
 struct TiledQueries {
   TiledQueries(ScratchLayout& layout, const QueryRows& rows);
-  /// Fills both, but the tiles only for more than kFewTileRows rows.
   void gather(const TileKernels& kernels, View<const float, 3> queries, const QueryRows& rows,
               const QueryRows::Item& item) const;
   /// Units that 16 rows take in tiles.
   static std::size_t row_tile_units(std::size_t head_dim) { return (head_dim + 31) / 32 * 256; }
 
-  float* few;            // the first rows, [16, head_dim rounded up to even]
-  std::uint32_t* tiles;  // all rows
+  float* few;            ///< the last up to 16 rows, [16, head_dim rounded up to even]: all of a few
+  std::uint32_t* tiles;  ///< all rows
 };
 
 /// Copies an item's rows of queries together, times `scale`. out: [rows, head_dim].

@@ -27,8 +27,8 @@ struct TileAttention {
   float* weight;           ///< [rows]
 };
 
-/// Loops over matrix tiles (AMX), for bfloat16 only. Rows of a lie in tiles of 16 rows by 16 pairs, [rows / 16][k_pairs
-/// / 16][16][16], both rounded up.
+/// Products and attention of bfloat16 numbers, by matrix tiles (AMX) or in vector registers (AVX512-BF16). Rows of a lie
+/// in tiles of 16 rows by 16 pairs, [rows / 16][k_pairs / 16][16][16], both rounded up.
 struct TileKernels {
   /// As gemm_bf16, but a in tiles, `a_tiles` pairs from one 16 rows to the next. b and c need hold no more than `rows`
   /// and `k_pairs`. Subnormal elements count as zero.
@@ -43,13 +43,14 @@ struct TileKernels {
   /// q . k of at most 32 rows with at most kTileAttendEntries entries whose first panel is `keys`, the bits that attend
   /// computes. queries: in tiles; scores: [rows filled up to 32][kTileAttendEntries], whole panels are written. Between
   /// shape and release, which are for the thread.
-  void (*score)(std::size_t head_dim, const std::uint32_t* queries, const std::uint32_t* keys, std::size_t entries,
-                float* scores);
+  void (*score)(std::size_t rows, std::size_t head_dim, const std::uint32_t* queries, const std::uint32_t* keys,
+                std::size_t entries, float* scores);
   void (*shape)();
   void (*release)();
-  /// The same for at most kFewTileRows rows, outside shape and release. queries: [rows][head_dim, rounded up to even].
-  void (*score_rows)(std::size_t rows, std::size_t head_dim, const float* queries, const std::uint32_t* keys,
-                     std::size_t entries, float* scores);
+  /// The same for at most kFewTileRows rows, outside shape and release. query_rows: the same queries as
+  /// [rows][head_dim, rounded up to even].
+  void (*score_rows)(std::size_t rows, std::size_t head_dim, const std::uint32_t* queries, const float* query_rows,
+                     const std::uint32_t* keys, std::size_t entries, float* scores);
   /// Values [entries][head_dim] in pairs of entries: [ceil(head_dim / 32)][kTileAttendEntries / 2][32][2], zero beyond
   /// the end up to a multiple of 32 entries.
   void (*pack_values)(const std::uint16_t* values, std::size_t entries, std::size_t head_dim, std::uint32_t* out);

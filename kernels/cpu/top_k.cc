@@ -70,8 +70,8 @@ struct TileScan {
       const auto id = static_cast<std::uint32_t>(first_id + begin);
       for (std::size_t first = 0; first < count; first += kRows) {
         const std::uint32_t* rows_of_tiles = queries.tiles + first / 16 * TiledQueries::row_tile_units(rows.head_dim);
-        if (few) tiles.score_rows(count, rows.head_dim, queries.few, keys, entries, scores);
-        if (!few) tiles.score(rows.head_dim, rows_of_tiles, keys, entries, scores);
+        if (few) tiles.score_rows(count, rows.head_dim, queries.tiles, queries.few, keys, entries, scores);
+        if (!few) tiles.score(std::min(kRows, count - first), rows.head_dim, rows_of_tiles, keys, entries, scores);
         for (std::size_t row = first; row < std::min(count, first + kRows); ++row) {
           best.offer(micro, row, scores + (row - first) * kTileAttendEntries, entries, id);
         }
