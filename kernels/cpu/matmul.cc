@@ -14,9 +14,11 @@ namespace memlane {
 namespace {
 
 constexpr std::size_t kPanel = 32;
-constexpr std::size_t kBlockRows = 112;  // rows of a per item: eight register tiles of the widest instruction set
+constexpr std::size_t kBlockRows = 224;  // rows of a per item: sixteen register tiles of the widest instruction set
 constexpr std::size_t kBlockUnits =
-    512;  // units of k per pass: a panel's piece (64 KB) stays in the second-level cache
+    512;  // units of k per pass: rows and a panel's piece stay in the second-level cache
+constexpr std::size_t kCopiedStride = kBlockUnits + 16;  // of copied rows, so that they are no power of two apart
+constexpr std::size_t kFewRows = 14;                     // up to so many are read where they are
 
 template <class T>
 T element(const std::byte* rows, std::size_t index) {
@@ -48,25 +50,30 @@ struct Rows {
   const A* at(std::size_t row, std::size_t unit) const { return data + row * stride + unit; }
 };
 
-/// One block of the product: rows [row, row + rows) of a, panels [begin, end) of w.
+/// One block of the product: rows [row, row + rows) of a, panels [begin, end) of w. copied: scratch for the rows' part
+/// of a pass, which would otherwise often be a power of two apart and compete for the same lines of the cache.
 template <class Gemm, class A>
 void multiply_block(Gemm gemm, const Rows<A>& a, std::size_t row, std::size_t rows, const PackedMatrix& w,
-                    std::size_t begin, std::size_t end, View<float, 2> out) {
+                    std::size_t begin, std::size_t end, A* copied, View<float, 2> out) {
   alignas(64) float edge[kBlockRows * kPanel];
   const std::size_t units = w.k_units();
   const std::size_t n = w.n();
-  const auto pass = [&](std::size_t panel, std::size_t unit, float* c, std::size_t ldc) {
-    const auto* b = reinterpret_cast<const A*>(w.panel(panel) + unit * kPanel);
-    gemm(rows, std::min(kBlockUnits, units - unit), a.at(row, unit), a.stride, b, c, ldc, unit > 0);
-  };
   const std::size_t whole_end = std::min(end, n / kPanel);
   for (std::size_t unit = 0; unit < units; unit += kBlockUnits) {
-    for (std::size_t panel = begin; panel < whole_end; ++panel) {
-      pass(panel, unit, out.data() + row * n + panel * kPanel, n);
+    const std::size_t count = std::min(kBlockUnits, units - unit);
+    Rows<A> part = {a.at(row, unit), a.stride};
+    if (rows > kFewRows) {
+      for (std::size_t r = 0; r < rows; ++r) std::copy_n(part.at(r, 0), count, copied + r * kCopiedStride);
+      part = {copied, kCopiedStride};
+    }
+    for (std::size_t panel = begin; panel < end; ++panel) {
+      const auto* b = reinterpret_cast<const A*>(w.panel(panel) + unit * kPanel);
+      const bool whole = panel < whole_end;
+      float* c = whole ? out.data() + row * n + panel * kPanel : edge;
+      gemm(rows, count, part.data, part.stride, b, c, whole ? n : kPanel, unit > 0);
     }
   }
   if (whole_end == end) return;
-  for (std::size_t unit = 0; unit < units; unit += kBlockUnits) pass(whole_end, unit, edge, kPanel);
   for (std::size_t r = 0; r < rows; ++r) {
     std::copy_n(edge + r * kPanel, n % kPanel, out.data() + (row + r) * n + whole_end * kPanel);
   }
@@ -86,10 +93,11 @@ void multiply(CpuExec& exec, Gemm gemm, const Rows<A>& a, const PackedMatrix& w,
   const std::size_t row_blocks = (m + kBlockRows - 1) / kBlockRows;
   const std::size_t chunk = panels_of_item(exec, panels, row_blocks);
   const std::size_t chunks = (panels + chunk - 1) / chunk;
-  exec.pool().run(row_blocks * chunks, [&](std::size_t item, std::size_t) {
+  exec.pool().run(row_blocks * chunks, [&](std::size_t item, std::size_t worker) {
     const std::size_t row = item / chunks * kBlockRows;
     const std::size_t begin = item % chunks * chunk;
-    multiply_block(gemm, a, row, std::min(kBlockRows, m - row), w, begin, std::min(panels, begin + chunk), out);
+    auto* copied = reinterpret_cast<A*>(exec.worker_scratch(worker, kBlockRows * kCopiedStride * sizeof(A)));
+    multiply_block(gemm, a, row, std::min(kBlockRows, m - row), w, begin, std::min(panels, begin + chunk), copied, out);
   });
 }
 

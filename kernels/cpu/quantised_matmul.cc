@@ -9,8 +9,8 @@ namespace memlane {
 
 namespace {
 
-constexpr std::size_t kBlockRows = 256;    // of an item
-constexpr std::size_t kPassGroups = 16;    // of an item's pass over k: 256 x 4096 int8 are half a second-level cache
+constexpr std::size_t kBlockRows = 224;  // of an item: whole register tiles of 14 rows and matrix tiles of 32
+constexpr std::size_t kPassGroups = 16;  // of an item's pass over k: 224 x 4096 int8 stay in the second-level cache
 constexpr std::size_t kTileRows = 16;
 
 /// The product of an input, quantised, with one matrix.
@@ -20,10 +20,12 @@ class Product {
       : exec_(exec), kernels_(*exec.micro().quantised), a_(a), w_(w), out_(out), m_(a.extent(0)), k_(filled_k(w.k())) {
     tiles_ = kernels_.gemm_tiles != nullptr && m_ >= kLeastTileRows;
     groups_ = group_count(w.k());
+    // Without tiles an odd number of lines, so that rows do not compete for the same places of the cache.
+    row_bytes_ = tiles_ ? k_ : (k_ / kQuantStep | 1) * kQuantStep;
     const std::size_t rows = (m_ + kTileRows - 1) / kTileRows * kTileRows;  // what tiles touch
     const auto lay_out = [&](std::byte* base) {
       ScratchLayout layout(base);
-      values_ = layout.take<std::int8_t>(rows * k_);
+      values_ = layout.take<std::int8_t>(rows * row_bytes_);
       scales_ = layout.take<float>(m_ * groups_);
       sums_ = layout.take<std::int32_t>(m_ * groups_);
       return layout.bytes();
@@ -55,7 +57,7 @@ class Product {
     const std::size_t begin = item * kTileRows, end = std::min(m_, begin + kTileRows);
     if (tiles_ && end < begin + kTileRows) std::fill_n(values_ + begin * k_, kTileRows * k_, std::int8_t{0});
     for (std::size_t row = begin; row < end; ++row) {
-      std::int8_t* values = values_ + (tiles_ ? begin * k_ + (row - begin) * kQuantStep : row * k_);
+      std::int8_t* values = values_ + (tiles_ ? begin * k_ + (row - begin) * kQuantStep : row * row_bytes_);
       kernels_.quantise_row(a_.data() + row * w_.k(), w_.k(), values, tiles_ ? kTileRows * kQuantStep : kQuantStep,
                             scales_ + row * groups_, sums_ + row * groups_);
     }
@@ -63,10 +65,11 @@ class Product {
 
   /// Rows [row, row + rows) times one panel.
   void multiply(std::size_t worker, std::size_t row, std::size_t rows, std::size_t panel) {
-    alignas(64) float edge[kBlockRows * kPanelRows];
+    // Sums lie together until they are whole: rows of `out` are often a power of two apart and would compete for the
+    // same lines of the cache with every group.
+    alignas(64) float sums[kBlockRows * kPanelRows];
     const std::size_t columns = std::min(kPanelRows, w_.n() - panel * kPanelRows);
     float* out = out_.data() + row * w_.n() + panel * kPanelRows;
-    const bool direct = !tiles_ && columns == kPanelRows;
     const std::byte* from = reinterpret_cast<const std::byte*>(w_.panel(panel));
     // Of few rows the weights come from memory, int4 group by group through the first-level cache.
     const bool expands = w_.format() == WeightFormat::int4;
@@ -74,21 +77,15 @@ class Product {
     for (std::size_t group = 0; group < groups_; group += pass_groups) {
       const std::size_t k = std::min(pass_groups * kQuantGroup, k_ - group * kQuantGroup);
       const std::size_t first = group * kQuantGroup * (tiles_ ? kTileRows : 1) / 4;  // unit
-      const QuantisedRows a = {reinterpret_cast<const std::uint32_t*>(values_ + row * k_) + first,
-                               tiles_ ? k_ * kTileRows / 4 : k_ / 4, scales_ + row * groups_ + group,
+      const QuantisedRows a = {reinterpret_cast<const std::uint32_t*>(values_ + row * row_bytes_) + first,
+                               row_bytes_ * (tiles_ ? kTileRows : 1) / 4, scales_ + row * groups_ + group,
                                sums_ + row * groups_ + group, groups_};
       const std::byte* b = expands ? expanded(worker, from, k) : from;
-      if (tiles_) {
-        kernels_.gemm_tiles(rows, k, a, b, edge, kPanelRows, group > 0);
-      } else if (direct) {
-        kernels_.gemm(rows, k, a, b, out, w_.n(), group > 0);
-      } else {
-        kernels_.gemm(rows, k, a, b, edge, kPanelRows, group > 0);
-      }
+      const auto gemm = tiles_ ? kernels_.gemm_tiles : kernels_.gemm;
+      gemm(rows, k, a, b, sums, kPanelRows, group > 0);
       from += quantised_panel_bytes(w_.format(), k);
     }
-    if (direct) return;
-    for (std::size_t r = 0; r < rows; ++r) std::copy_n(edge + r * kPanelRows, columns, out + r * w_.n());
+    for (std::size_t r = 0; r < rows; ++r) std::copy_n(sums + r * kPanelRows, columns, out + r * w_.n());
   }
 
   /// k elements of an int4 panel, whole groups but for the last, as an int8 panel.
@@ -109,9 +106,9 @@ class Product {
   View<const float, 2> a_;
   const PackedMatrix& w_;
   View<float, 2> out_;
-  std::size_t m_, k_, groups_ = 0;
+  std::size_t m_, k_, groups_ = 0, row_bytes_ = 0;
   bool tiles_ = false;
-  std::int8_t* values_ = nullptr;  // [m, k], in tiles [m / 16][k / 64][16][64]
+  std::int8_t* values_ = nullptr;  // [m, row_bytes], in tiles [m / 16][k / 64][16][64]
   float* scales_ = nullptr;        // [m, groups]
   std::int32_t* sums_ = nullptr;   // [m, groups]
 };
