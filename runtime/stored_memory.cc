@@ -100,6 +100,7 @@ namespace {
 /// Whether a document's stored index serves a lookup.
 bool has_index_for(const MemoryFile& file, const StoredDocument& document, const Lookup& lookup) {
   const bool own_index = lookup.has_index() && lookup.name() == file.header().lookup;
+  MEMLANE_EXPECTS(file.is_verified(document.info.id));
   return lookup.has_index() && !document.indexes.blobs.empty() && is_index_of(lookup, document.indexes.blobs.front()) &&
          (own_index || lookup.has_lists());
 }
@@ -108,6 +109,7 @@ bool has_index_for(const MemoryFile& file, const StoredDocument& document, const
 
 DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document,
                              const Lookup& lookup) {
+  MEMLANE_EXPECTS(file.is_verified(document.info.id));
   DocumentMemory memory(file.header().shape, lookup);
   const bool own_index = lookup.has_index() && lookup.name() == file.header().lookup;
   bool has_index = has_index_for(file, document, lookup);
@@ -125,6 +127,7 @@ DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const Stored
 }
 
 DocumentMemory load_seen(const MemoryFile& file, const StoredDocument& document, const Lookup& lookup) {
+  MEMLANE_EXPECTS(file.is_verified(document.info.id));
   DocumentMemory memory(file.header().shape, lookup);
   for (const SeenWindow& seen : document.windows.back().seen) {
     const StoredWindow& window = document.windows[seen.index];
