@@ -65,8 +65,7 @@ TEST_F(BadMemory, DamageInOtherDocumentsThanThoseAskedDoesNotMatter) {
   bytes[at + 9] = static_cast<char>(bytes[at + 9] ^ 4);
   write("m", bytes);
   EXPECT_EQ(ask("m", "Once", about_a), answer);
-  const Words logits = {"logits", "--model", stories(),  "--memory", path("m"),
-                        "--text", "a",       "--output", path("out")};
+  const Words logits = {"logits", "--model", stories(), "--memory", path("m"), "--text", "a", "--output", path("out")};
   EXPECT_EQ(run(logits + about_a).exit_code, 0);
   const Words damage = {path("m"), "damaged: window 1 of document 1 at byte"};
   expect_refused(ask_words("m", "Once", about_b), damage);
