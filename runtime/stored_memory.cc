@@ -171,7 +171,9 @@ IndexBytes stored_index_bytes(const CpuExec& exec, const MemoryFile& file, std::
 std::size_t indexing_bytes(const CpuExec& exec, const EntryShape& shape, const Lookup& lookup, std::size_t entries) {
   if (!lookup.has_index()) return 0;
   const std::size_t at_once = std::min(exec.threads(), shape.layers.size() * shape.kv_heads);
-  return at_once * 2 * entries * shape.head_dim * sizeof(float);  // keys and values, widened
+  const std::size_t adding =
+      lookup.has_lists() ? ListIndex::adding_bytes(ListSettings::of(lookup), shape.head_dim, entries) : 0;
+  return at_once * (2 * entries * shape.head_dim * sizeof(float) + adding);  // keys and values, widened
 }
 
 std::size_t index_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t entries) {
