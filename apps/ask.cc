@@ -170,15 +170,16 @@ int ask(AskOptions& options) {
   require_utf8("question", options.question.value_or(""));
   const std::size_t most_sources =
       options.sources.empty() ? 0 : parse_count("--sources", options.sources.back(), {.least = 1, .most = 1000});
-  const MemoryFile file = MemoryFile::open(options.memory);
-  const std::vector<std::uint32_t> ids = options.documents.choose(file);
-  options.model.take_from(file);
-  CpuExec exec = options.model.make_exec();
-  const Lookup lookup = options.model.lookup(entries_of(file, ids), options.generation.json);
   const ModelConfig config = read_model_config(options.model.model);
   const Tokenizer tokenizer = Tokenizer::open(options.model.model);
   require_vocabulary(tokenizer, config, options.model.model);
   const std::vector<Question> questions = read_questions(options, tokenizer);
+  // After all that may be refused at once: verifying it takes minutes if it is large.
+  const MemoryFile file = options.documents.open(options.memory);
+  const std::vector<std::uint32_t> ids = options.documents.choose(file);
+  options.model.take_from(file);
+  CpuExec exec = options.model.make_exec();
+  const Lookup lookup = options.model.lookup(entries_of(file, ids), options.generation.json);
   std::size_t longest = 0;
   for (const Question& question : questions) longest = std::max(longest, question.ids.size());
   const std::optional<std::size_t> last_context_length = options.model.last_context_length;

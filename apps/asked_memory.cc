@@ -17,6 +17,13 @@ void AskedDocuments::add_to(CLI::App& app) {
       ->take_all();
 }
 
+MemoryFile AskedDocuments::open(const std::filesystem::path& path) const {
+  if (words.empty()) return MemoryFile::open(path);
+  MemoryFile file = MemoryFile::open_heads(path);
+  file.verify(choose(file));
+  return file;
+}
+
 std::vector<std::uint32_t> AskedDocuments::choose(const MemoryFile& file) const {
   std::vector<std::uint32_t> ids = choose_documents(file, "--documents", words);
   if (words.empty()) {

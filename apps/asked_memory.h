@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +19,9 @@ struct AskedDocuments {
   std::vector<std::string> words;  ///< names and ids; none for all documents
 
   void add_to(CLI::App& app);
+  /// Opens a memory file to ask them. All of it is verified if all are asked, else what they have in it and what every
+  /// record says of itself: damage elsewhere cannot change an answer. Throws InputError as MemoryFile and choose() do.
+  MemoryFile open(const std::filesystem::path& path) const;
   /// Their ids, ascending: of those that have entries. Throws InputError if a word names no document of the file, or if
   /// nothing of them has been read.
   std::vector<std::uint32_t> choose(const MemoryFile& file) const;

@@ -324,6 +324,10 @@ int Ingest::run() {
   interrupt_flag();
   options_.budget.check();
   options_.budget.keep({});
+  // Before the memory is opened: verifying it takes minutes if it is large.
+  for (const std::string& document : options_.documents) {
+    if (document != "-") open_text(document);
+  }
   std::error_code ignored;
   if (std::filesystem::exists(options_.memory, ignored)) {
     writer_.emplace(MemoryFileWriter::append_to(options_.memory));

@@ -88,13 +88,13 @@ IngestPlan plan_ingest(CpuExec& exec, const IngestWork& work) {
   ReadingCost cost;
   for (const Reading& reading : work.readings) {
     if (reading.done == reading.tokens) continue;
-    const ReadingCost of_document = reading_cost(work.config, work.settings, reading.done, reading.tokens,
-                                                 work.eviction ? work.eviction->entries : kNoLimit);
-    cost.matmul_flops += of_document.matmul_flops;
-    cost.scores += of_document.scores;
+    cost += reading_cost(work.config, work.settings, reading.done, reading.tokens,
+                         work.eviction ? work.eviction->entries : kNoLimit);
     plan.disk_bytes += disk_bytes(work, reading);
   }
-  if (cost.matmul_flops > 0) plan.seconds = estimate_seconds(exec, work.config, work.precision, cost);
+  if (cost.matmul_flops > 0) {
+    plan.seconds = estimate_seconds(exec, work.config, work.settings, work.precision, work.lookup, cost);
+  }
   return plan;
 }
 

@@ -77,19 +77,19 @@ int write_logits(LogitsOptions options) {
   if (!options.memory && !options.documents.words.empty()) {
     input_error("--documents: expected a --memory whose documents they are, found none");
   }
+  const ModelConfig config = read_model_config(options.model.model);
+  const std::vector<std::int32_t> ids = prompt_ids(options, config);
+  const std::vector<std::int32_t> then_ids =
+      options.then_ids ? read_ids(*options.then_ids, config.vocab_size) : std::vector<std::int32_t>();
   std::optional<MemoryFile> file;
   std::vector<std::uint32_t> asked;
   if (options.memory) {
-    file.emplace(MemoryFile::open(*options.memory));
+    file.emplace(options.documents.open(*options.memory));
     asked = options.documents.choose(*file);
     options.model.take_from(*file);
   }
   CpuExec exec = options.model.make_exec();
-  const ModelConfig config = read_model_config(options.model.model);
-  const std::vector<std::int32_t> ids = prompt_ids(options, config);
   const Lookup lookup = options.model.lookup(ids.size() + (file ? entries_of(*file, asked) : 0));
-  const std::vector<std::int32_t> then_ids =
-      options.then_ids ? read_ids(*options.then_ids, config.vocab_size) : std::vector<std::int32_t>();
   if (file && !options.model.last_context_length)
     options.model.last_context_length = std::min(ids.size(), *options.model.window);
   const MemorySettings settings = options.model.settings(config);

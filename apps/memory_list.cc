@@ -83,7 +83,7 @@ int drop(const DropOptions& options) {
     lines +=
         fmt::format("dropped {} '{}', {} tokens\n", id, one_line(document.info.name), count_text(document.info.tokens));
   }
-  const std::uint64_t to_gain = writer.commit().length - compacted_bytes(MemoryFile::open(options.memory));
+  const std::uint64_t to_gain = writer.commit().length - compacted_bytes(MemoryFile::open_heads(options.memory));
   if (options.json) {
     print_json({{"memory", options.memory}, {"dropped", dropped}, {"bytes_to_gain", to_gain}});
   } else {

@@ -276,4 +276,10 @@ std::size_t ListIndex::own_bytes_for(const ListSettings& settings, std::size_t h
          chunks_of(settings, entries) * (2 * panels_for(head_dim) * kPanelEntries * head_dim * sizeof(float) + 1024);
 }
 
+std::size_t ListIndex::adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t entries) {
+  // A chunk's at a time: of each its list, twice, and three copies for the covariances (add_covariances).
+  const std::size_t columns = panels_for(head_dim) * kPanelEntries;
+  return std::min(entries, settings.chunk) * ((head_dim + 2 * columns) * sizeof(float) + 3 * sizeof(std::uint32_t));
+}
+
 }  // namespace memlane

@@ -32,6 +32,8 @@ class ListIndex : public KeyIndex {
   static std::size_t bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
   /// Of them those that a loaded index does not leave where they are: means and the like.
   static std::size_t own_bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
+  /// Bytes that adding so many entries at once takes meanwhile, beside their keys and values.
+  static std::size_t adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
 
   std::size_t training_size() const override { return 0; }
   void train(View<const float, 2>) override {}

@@ -71,4 +71,8 @@ void expect_scattered_reads(std::span<const std::byte> mapped) {
   advise(mapped, MADV_RANDOM);
 }
 
+void expect_reads_in_order(std::span<const std::byte> mapped) {
+  advise(mapped, MADV_NORMAL);
+}
+
 }  // namespace memlane

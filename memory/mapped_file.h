@@ -37,4 +37,7 @@ void let_go(std::span<const std::byte> mapped);
 /// touched, where it would read up to megabytes around it.
 void expect_scattered_reads(std::span<const std::byte> mapped);
 
+/// Says that pages of a mapped file will be read from beginning to end, as is expected unless something else was said.
+void expect_reads_in_order(std::span<const std::byte> mapped);
+
 }  // namespace memlane

@@ -55,6 +55,14 @@ std::size_t StoredDocument::entries() const {
 }
 
 MemoryFile MemoryFile::open(const std::filesystem::path& path) {
+  return open(path, /*bodies=*/true);
+}
+
+MemoryFile MemoryFile::open_heads(const std::filesystem::path& path) {
+  return open(path, /*bodies=*/false);
+}
+
+MemoryFile MemoryFile::open(const std::filesystem::path& path, bool bodies) {
   std::error_code unknown;
   if (const auto status = std::filesystem::status(path, unknown); exists(status) && !is_regular_file(status)) {
     // Before it is opened: opening a pipe would wait for somebody to write to it.
@@ -88,11 +96,33 @@ MemoryFile MemoryFile::open(const std::filesystem::path& path) {
     memory.commits_offset_ = parsed.commits_offset;
     memory.version_ = parsed.version;
     memory.commit_ = *commit;
+    if (!bodies) memory.expect_scattered_reads();  // or the system reads much of each body with the head before it
     const auto records = split_records(file, records_offset(parsed.commits_offset), *commit, parsed.digest, path);
-    verify_checksums(records, path);
+    verify_checksums(records, bodies ? Parts::heads_and_bodies : Parts::heads, path);
     memory.documents_ = interpret(records, memory.header_, memory.version_, path);
+    memory.verified_.assign(memory.documents_.size(), bodies);
     return memory;
   }
+}
+
+void MemoryFile::verify(std::span<const std::uint32_t> documents) {
+  std::vector<DocumentBody> bodies;
+  for (const std::uint32_t id : documents) {
+    if (verified_.at(id)) continue;
+    const StoredDocument& document = documents_[id];
+    for (const StoredWindow& window : document.windows) {
+      bodies.push_back({fmt::format("window {} of document {}", window.index, id),
+                        {window.entries, header_.shape.segment_bytes(window.count)},
+                        window.checksum});
+    }
+    for (std::size_t slot = 0; slot < document.indexes.blobs.size(); ++slot) {
+      bodies.push_back({fmt::format("key index {} of document {}", slot, id), document.indexes.blobs[slot],
+                        document.indexes.checksums[slot]});
+    }
+  }
+  expect_reads_in_order(file_.bytes());
+  verify_bodies(bodies, file_.bytes(), path());
+  for (const std::uint32_t id : documents) verified_[id] = true;
 }
 
 }  // namespace memlane

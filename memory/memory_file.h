@@ -96,6 +96,15 @@ class MemoryFile {
   /// Maps and verifies a file: every checksum up to the committed length. Throws InputError naming the file, the reason
   /// and what to do if it is missing, no memory file, of another version, truncated, damaged or inconsistent.
   static MemoryFile open(const std::filesystem::path& path);
+  /// The same, but what is bulk (entries of windows, key indexes) is not read, and must not be, until verify() has
+  /// verified it: opening takes no longer however much a file holds in few records.
+  static MemoryFile open_heads(const std::filesystem::path& path);
+
+  /// Verifies the windows and key indexes of documents, by their ids, that have not been. Throws InputError naming what
+  /// is damaged.
+  void verify(std::span<const std::uint32_t> documents);
+  /// Whether those of a document have been.
+  bool is_verified(std::uint32_t document) const { return verified_.at(document); }
 
   const std::filesystem::path& path() const { return file_.path(); }
   const MemoryFileHeader& header() const { return header_; }
@@ -110,12 +119,14 @@ class MemoryFile {
   /// next writer.
   bool has_uncommitted_tail() const { return file_.bytes().size() > commit_.length; }
   /// From here on entries and indexes are read here and there, as searches of lists do, not from beginning to end.
+  /// verify() ends that.
   void expect_scattered_reads() const { memlane::expect_scattered_reads(file_.bytes()); }
   /// Byte at which the commit slots start; for the writer.
   std::uint64_t commits_offset() const { return commits_offset_; }
 
  private:
   MemoryFile() = default;
+  static MemoryFile open(const std::filesystem::path& path, bool bodies);
 
   MappedFile file_;
   std::uint64_t commits_offset_ = 0;
@@ -123,6 +134,7 @@ class MemoryFile {
   MemoryFileHeader header_;
   Commit commit_;
   std::vector<StoredDocument> documents_;
+  std::vector<bool> verified_;  // [documents]
 };
 
 }  // namespace memlane

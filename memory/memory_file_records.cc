@@ -49,13 +49,35 @@ RecordView record_at(std::span<const std::byte> committed, std::uint64_t offset,
           committed.subspan(head + head_room, header.body_bytes)};
 }
 
-bool is_intact(const RecordView& record) {
-  const auto padding_is_zero = [](std::span<const std::byte> part) {
-    const std::size_t padding = round_up(part.size(), kAlignment) - part.size();
-    return all_zero({part.data() + part.size(), padding});
+/// Whether a part of a record has its checksum, and zeros after it to the next.
+bool is_intact(std::span<const std::byte> part, std::uint64_t expected) {
+  const std::size_t padding = round_up(part.size(), kAlignment) - part.size();
+  return checksum(part) == expected && all_zero({part.data() + part.size(), padding});
+}
+
+/// The first of `count` things that is not intact; `count` if all are. bytes: of all together.
+template <class IsIntact>
+std::size_t first_damaged(std::size_t count, std::uint64_t bytes, const IsIntact& is_intact) {
+  const std::uint64_t available = std::max(1U, std::thread::hardware_concurrency());
+  const std::uint64_t threads =
+      std::clamp<std::uint64_t>(bytes / kBytesPerThread, 1, std::min(available, kMostThreads));
+  std::atomic<std::size_t> next = 0;
+  std::atomic<std::size_t> first = count;
+  const auto work = [&] {
+    // They are taken in order, so when a damaged one is found every earlier one has been or is being looked at.
+    for (std::size_t i = next++; i < count && i < first; i = next++) {
+      if (is_intact(i)) continue;
+      std::size_t seen = first;
+      while (i < seen && !first.compare_exchange_weak(seen, i)) {
+      }
+    }
   };
-  return checksum(record.head) == record.header.head_checksum && checksum(record.body) == record.header.body_checksum &&
-         padding_is_zero(record.head) && padding_is_zero(record.body);
+  {
+    std::vector<std::jthread> helpers;
+    for (std::uint64_t i = 1; i < threads; ++i) helpers.emplace_back(work);
+    work();
+  }
+  return first;
 }
 
 /// Reads records in order, and knows what may come next.
@@ -260,33 +282,32 @@ std::vector<RecordView> split_records(std::span<const std::byte> file, std::uint
   return records;
 }
 
-void verify_checksums(std::span<const RecordView> records, const std::filesystem::path& path) {
+void verify_checksums(std::span<const RecordView> records, Parts parts, const std::filesystem::path& path) {
+  const bool bodies = parts == Parts::heads_and_bodies;
   std::uint64_t bytes = 0;
-  for (const RecordView& record : records) bytes += record.head.size() + record.body.size();
-  const std::uint64_t available = std::max(1U, std::thread::hardware_concurrency());
-  const std::uint64_t threads =
-      std::clamp<std::uint64_t>(bytes / kBytesPerThread, 1, std::min(available, kMostThreads));
+  for (const RecordView& record : records) bytes += record.head.size() + (bodies ? record.body.size() : 0);
+  const std::size_t first = first_damaged(records.size(), bytes, [&](std::size_t i) {
+    const RecordView& record = records[i];
+    const bool intact = is_intact(record.head, record.header.head_checksum) &&
+                        (!bodies || is_intact(record.body, record.header.body_checksum));
+    if (bodies && bytes >= kBytesToLetGo) let_go(record.body);  // or the file counts as this process's memory, whole
+    return intact;
+  });
+  if (first < records.size()) damaged(path, fmt::format("{}: its checksum does not match", at(records[first])));
+}
 
-  std::atomic<std::size_t> next = 0;
-  std::atomic<std::size_t> first_damaged = records.size();
-  const auto work = [&] {
-    // Records are taken in order, so when a damaged one is found every earlier one has been or is being looked at.
-    for (std::size_t i = next++; i < records.size() && i < first_damaged; i = next++) {
-      const bool intact = is_intact(records[i]);
-      if (bytes >= kBytesToLetGo) let_go(records[i].body);  // or the file counts as this process's memory, whole
-      if (intact) continue;
-      std::size_t seen = first_damaged;
-      while (i < seen && !first_damaged.compare_exchange_weak(seen, i)) {
-      }
-    }
-  };
-  {
-    std::vector<std::jthread> helpers;
-    for (std::uint64_t i = 1; i < threads; ++i) helpers.emplace_back(work);
-    work();
-  }
-  if (first_damaged == records.size()) return;
-  damaged(path, fmt::format("{}: its checksum does not match", at(records[first_damaged])));
+void verify_bodies(std::span<const DocumentBody> bodies, std::span<const std::byte> file,
+                   const std::filesystem::path& path) {
+  std::uint64_t bytes = 0;
+  for (const DocumentBody& body : bodies) bytes += body.bytes.size();
+  const std::size_t first = first_damaged(bodies.size(), bytes, [&](std::size_t i) {
+    const bool intact = is_intact(bodies[i].bytes, bodies[i].checksum);
+    if (bytes >= kBytesToLetGo) let_go(bodies[i].bytes);
+    return intact;
+  });
+  if (first == bodies.size()) return;
+  damaged(path, fmt::format("{} at byte {}: its checksum does not match", bodies[first].of,
+                            bodies[first].bytes.data() - file.data()));
 }
 
 std::vector<StoredDocument> interpret(std::span<const RecordView> records, const MemoryFileHeader& header,

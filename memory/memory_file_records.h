@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "memory/memory_file.h"
@@ -25,9 +26,22 @@ struct RecordView {
 std::vector<RecordView> split_records(std::span<const std::byte> file, std::uint64_t begin, const Commit& commit,
                                       std::uint64_t digest, const std::filesystem::path& path);
 
-/// Verifies heads and bodies, with several threads if there is much of them. Throws InputError naming the first record
-/// that is damaged.
-void verify_checksums(std::span<const RecordView> records, const std::filesystem::path& path);
+enum class Parts { heads, heads_and_bodies };
+
+/// Verifies parts of all records, with several threads if there is much of them. Throws InputError naming the first
+/// record that is damaged.
+void verify_checksums(std::span<const RecordView> records, Parts parts, const std::filesystem::path& path);
+
+/// The body of a record that belongs to a document.
+struct DocumentBody {
+  std::string of;  // "window 3 of document 0"
+  std::span<const std::byte> bytes;
+  std::uint64_t checksum;
+};
+
+/// Verifies bodies and the zeros after them as verify_checksums() does. file: the bytes that they lie in.
+void verify_bodies(std::span<const DocumentBody> bodies, std::span<const std::byte> file,
+                   const std::filesystem::path& path);
 
 /// What the records say, once their checksums are right; spans point into them. Throws InputError if they contradict
 /// the header or one another: a checksum finds damage, not a faulty or hostile writer.

@@ -1,30 +1,18 @@
 #include "runtime/cost_estimate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <vector>
 
 #include "kernels/attention.h"
 #include "kernels/entries.h"
 #include "kernels/matmul.h"
+#include "runtime/lookup_cost.h"
+#include "runtime/short_timing.h"
 #include "runtime/weights.h"
 
 namespace memlane {
 
 namespace {
-
-/// Seconds that one call of `work` takes: the least of a few, after one to warm up.
-template <class Work>
-double seconds_of(const Work& work) {
-  double best = 0;
-  for (int round = 0; round < 4; ++round) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (round > 0) best = round == 1 ? seconds : std::min(best, seconds);
-  }
-  return best;
-}
 
 double seconds_per_flop(CpuExec& exec, const ModelConfig& config, WeightFormat format) {
   const std::size_t m = 256;
@@ -58,6 +46,14 @@ double seconds_per_score(CpuExec& exec, const ModelConfig& config, DType dtype) 
 
 }  // namespace
 
+ReadingCost& ReadingCost::operator+=(const ReadingCost& other) {
+  matmul_flops += other.matmul_flops;
+  scores += other.scores;
+  stored += other.stored;
+  for (const auto& [entries, tokens] : other.lookups) lookups[entries] += tokens;
+  return *this;
+}
+
 ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settings, std::size_t first,
                          std::size_t tokens, std::size_t kept) {
   if (settings.mem_layers.empty() || first >= tokens) return {};
@@ -75,17 +71,27 @@ ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settin
       const double pass = count(std::min(settings.memory_window, end - begin));
       cost.matmul_flops += 2 * pass * (whole_layers * layer + kv);
       // Plain layers see the window so far, memory layers their part of it and all of memory.
-      const std::size_t seen = std::min(window, kept) + begin - window;
       const double plain = (whole_layers - attending_layers) * (count(begin - window) + pass / 2);
-      cost.scores += heads * pass * (plain + attending_layers * (count(seen) + pass / 2));
+      cost.scores += heads * pass * (plain + attending_layers * pass / 2);
+      const std::size_t seen = std::min(window, kept) + begin - window;
+      if (seen > 0 && attending_layers > 0) cost.lookups[seen] += pass * attending_layers;
+      cost.stored += pass * count(settings.mem_layers.size());
     }
   }
   return cost;
 }
 
-double estimate_seconds(CpuExec& exec, const ModelConfig& config, Precision precision, const ReadingCost& cost) {
-  return cost.matmul_flops * seconds_per_flop(exec, config, precision.weights) +
-         cost.scores * seconds_per_score(exec, config, precision.compute);
+double estimate_seconds(CpuExec& exec, const ModelConfig& config, const MemorySettings& settings, Precision precision,
+                        const Lookup& lookup, const ReadingCost& cost) {
+  double seconds = cost.matmul_flops * seconds_per_flop(exec, config, precision.weights) +
+                   cost.scores * seconds_per_score(exec, config, precision.compute);
+  if (cost.stored == 0) return seconds;
+  const auto tokens_stored = static_cast<std::size_t>(cost.stored) / settings.mem_layers.size();
+  const std::size_t seen = cost.lookups.empty() ? 0 : cost.lookups.rbegin()->first;
+  const std::size_t most = std::max(seen, std::min(settings.memory_window, tokens_stored));
+  const LookupCost memory(exec, config, settings, lookup, most);
+  for (const auto& [entries, tokens] : cost.lookups) seconds += tokens * memory.seconds_per_token(entries);
+  return seconds + cost.stored * memory.seconds_per_entry();
 }
 
 double bytes_read_per_token(const ModelConfig& config, const MemorySettings& settings, Precision precision,

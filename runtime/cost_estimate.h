@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <limits>
+#include <map>
 
 #include "kernels/exec.h"
 #include "kernels/weight_format.h"
@@ -13,16 +14,22 @@ namespace memlane {
 /// What reading tokens into memory takes.
 struct ReadingCost {
   double matmul_flops = 0;  ///< multiply-adds count twice
-  double scores = 0;        ///< pairs of a query (of one head) and an entry that it is held against
+  double scores = 0;        ///< pairs of a query (of one head) and an entry of the local context
+  /// Tokens that look memory up, by the entries that they see there, each once for every memory layer that does.
+  std::map<std::size_t, double> lookups = {};
+  double stored = 0;  ///< entries that go to memory, each once for every memory layer
+
+  ReadingCost& operator+=(const ReadingCost& other);
 };
 
-/// The cost of reading tokens [first, tokens) of a document in windows, every entry of memory scanned. A pass ends at
-/// the last memory layer, which only stores. kept: of the windows before it, each window sees so many entries at most.
+/// The cost of reading tokens [first, tokens) of a document in windows. A pass ends at the last memory layer, which
+/// only stores. kept: of the windows before it, each window sees so many entries at most.
 ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settings, std::size_t first,
                          std::size_t tokens, std::size_t kept = std::numeric_limits<std::size_t>::max());
 
-/// How long that takes on this machine, in seconds: a few milliseconds of each kind of work are run and scaled up.
-double estimate_seconds(CpuExec& exec, const ModelConfig& config, Precision precision, const ReadingCost& cost);
+/// How long that takes on this machine, in seconds: some milliseconds of each kind of work are run and scaled up.
+double estimate_seconds(CpuExec& exec, const ModelConfig& config, const MemorySettings& settings, Precision precision,
+                        const Lookup& lookup, const ReadingCost& cost);
 
 /// What one generated token reads.
 struct TokenReads {

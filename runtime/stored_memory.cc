@@ -100,6 +100,7 @@ namespace {
 /// Whether a document's stored index serves a lookup.
 bool has_index_for(const MemoryFile& file, const StoredDocument& document, const Lookup& lookup) {
   const bool own_index = lookup.has_index() && lookup.name() == file.header().lookup;
+  MEMLANE_EXPECTS(file.is_verified(document.info.id));
   return lookup.has_index() && !document.indexes.blobs.empty() && is_index_of(lookup, document.indexes.blobs.front()) &&
          (own_index || lookup.has_lists());
 }
@@ -108,6 +109,7 @@ bool has_index_for(const MemoryFile& file, const StoredDocument& document, const
 
 DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document,
                              const Lookup& lookup) {
+  MEMLANE_EXPECTS(file.is_verified(document.info.id));
   DocumentMemory memory(file.header().shape, lookup);
   const bool own_index = lookup.has_index() && lookup.name() == file.header().lookup;
   bool has_index = has_index_for(file, document, lookup);
@@ -125,6 +127,7 @@ DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const Stored
 }
 
 DocumentMemory load_seen(const MemoryFile& file, const StoredDocument& document, const Lookup& lookup) {
+  MEMLANE_EXPECTS(file.is_verified(document.info.id));
   DocumentMemory memory(file.header().shape, lookup);
   for (const SeenWindow& seen : document.windows.back().seen) {
     const StoredWindow& window = document.windows[seen.index];
@@ -168,7 +171,9 @@ IndexBytes stored_index_bytes(const CpuExec& exec, const MemoryFile& file, std::
 std::size_t indexing_bytes(const CpuExec& exec, const EntryShape& shape, const Lookup& lookup, std::size_t entries) {
   if (!lookup.has_index()) return 0;
   const std::size_t at_once = std::min(exec.threads(), shape.layers.size() * shape.kv_heads);
-  return at_once * 2 * entries * shape.head_dim * sizeof(float);  // keys and values, widened
+  const std::size_t adding =
+      lookup.has_lists() ? ListIndex::adding_bytes(ListSettings::of(lookup), shape.head_dim, entries) : 0;
+  return at_once * (2 * entries * shape.head_dim * sizeof(float) + adding);  // keys and values, widened
 }
 
 std::size_t index_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t entries) {

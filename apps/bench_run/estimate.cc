@@ -116,8 +116,11 @@ void estimate_work(const RunFile& run, std::vector<RunCell>& cells) {
       speed.config = read_model_config(folder);
       const DType compute = default_compute(Checkpoint::open(folder));
       constexpr double kMany = 1e9;
-      speed.per_flop = estimate_seconds(exec, speed.config, compute, {.matmul_flops = kMany, .scores = 0}) / kMany;
-      speed.per_score = estimate_seconds(exec, speed.config, compute, {.matmul_flops = 0, .scores = kMany}) / kMany;
+      const auto seconds = [&](const ReadingCost& cost) {
+        return estimate_seconds(exec, speed.config, {}, compute, {}, cost) / kMany;
+      };
+      speed.per_flop = seconds({.matmul_flops = kMany});
+      speed.per_score = seconds({.scores = kMany});
     }
     cell.work = work_of(run, cell, speeds.at(model));
   }

@@ -3,20 +3,19 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <numeric>
 #include <vector>
 
 #include "kernels/cpu/best_lists.h"
 #include "kernels/cpu/key_tiles.h"
 #include "kernels/cpu/list_catalogue.h"
+#include "kernels/cpu/list_choice.h"
 #include "kernels/cpu/quantised_layout.h"
 #include "kernels/cpu/tile_kernels.h"
 #include "kernels/key_lists.h"
 
 namespace memlane::list_search {
 
-inline constexpr float kNothing = -std::numeric_limits<float>::infinity();
 // Query rows that share the means they are compared with and the keys that they scan: as many as fit into kRowBytes of
 // weights of lists, within bounds.
 inline constexpr std::size_t kLeastRows = 16, kMostRows = 128, kRowBytes = std::size_t{4} << 20;
@@ -54,6 +53,7 @@ class RowSearch {
         rows_(rows),
         catalogue_(catalogue),
         search_(search),
+        choice_(micro_, catalogue, search),
         k_(k),
         scans_all_(search.probes >= catalogue.present) {
     const auto take = [&](ScratchLayout& layout) { return lay_out(layout, candidates); };
@@ -76,13 +76,15 @@ class RowSearch {
     if (expects) expect(tail != nullptr, tail != nullptr || search_.mass < 1);
     best_[0].clear(count_);
     chosen_.assign(count_, {});
-    others_.assign(count_, {});
     scanned_lists_.assign(count_, 0);
-    if (scans_all_) choose_all();
-    if (scans_all_) scan_chosen(tail != nullptr);
-    for (std::size_t row = 0; row < count_ && !scans_all_; ++row) choose(row);
-    for (const std::size_t most : {kFirstLists, catalogue_.width()}) {
-      if (!scans_all_ && choose_next(most)) scan_chosen(tail != nullptr);
+    if (scans_all_) {
+      choose_all();
+      scan_chosen(tail != nullptr);
+    } else {
+      begin_choice();
+      for (const std::size_t most : {kFirstLists, catalogue_.width()}) {
+        if (choose_next(most)) scan_chosen(tail != nullptr);
+      }
     }
     for (std::size_t row = 0; row < count_; ++row) {
       const std::size_t flat = rows_.flat_index(item, row);
@@ -96,11 +98,6 @@ class RowSearch {
   struct Scan {
     Chosen* of = nullptr;
     std::uint32_t row = 0;
-  };
-  /// A list that a row may scan, and the greatest score that is expected of it.
-  struct Reach {
-    std::uint32_t place;
-    float score;
   };
   std::size_t filled_dim() const { return filled_k(rows_.head_dim); }
   std::size_t groups() const { return group_count(rows_.head_dim); }
@@ -123,11 +120,9 @@ class RowSearch {
     of_lists_ = layout.take<float>(rows * kPanelEntries);
     expected_ = layout.take<float>(rows * catalogue_.width());
     reach_ = layout.take<float>(rows * catalogue_.width());
-    weights_ = layout.take<float>(catalogue_.width());
-    const std::size_t most = std::max(catalogue_.width(), filled(candidates));
-    places_ = layout.take<std::uint32_t>(most);
-    ids_ = layout.take<std::uint32_t>(most);
-    order_ = layout.take<std::int32_t>(most);
+    choice_.lay_out(layout);
+    places_ = layout.take<std::uint32_t>(filled(candidates));
+    order_ = layout.take<std::int32_t>(filled(candidates));
     scanned_ = layout.take<float>(rows * kScanned);
     halves_ = layout.take<float>(filled(dim));
     sum_ = layout.take<float>(filled(dim));
@@ -204,64 +199,21 @@ class RowSearch {
     }
   }
 
-  /// The lists that a row may scan, those that reach farthest: what they weigh together can be estimated, which of
-  /// their keys stand out cannot.
-  void choose(std::size_t row) {
+  void begin_choice() {
     const std::size_t width = catalogue_.width();
-    float* reach = reach_ + row * width;
-    std::iota(places_, places_ + width, 0U);
-    micro_.keep_best(search_.probes, width, reach, places_, order_);
-    std::size_t chosen = search_.probes;
-    if (search_.mass < 1) chosen = keep_expected(expected_ + row * width, reach, chosen);
-    others_[row].reserve(chosen);
-    for (std::size_t i = 0; i < chosen; ++i) {
-      if (reach[i] != kNothing) others_[row].push_back({places_[i], reach[i]});
-    }
+    choice_.clear(count_);
+    for (std::size_t row = 0; row < count_; ++row) choice_.begin(row, reach_ + row * width, expected_ + row * width);
   }
 
-  /// Chooses for every row up to `most` of the lists that it has not scanned, those that reach farthest, as far as they
-  /// reach beyond what has been found; whether there was any. What a row chooses depends on the row alone.
+  /// Chooses for every row up to `most` lists that may hold a better key than those found; whether there was any.
   bool choose_next(std::size_t most) {
     bool any = false;
     for (std::size_t row = 0; row < count_; ++row) {
-      std::vector<Reach>& others = others_[row];
       const float found = best_[0].least(micro_, row) * search_.scale;
-      std::erase_if(others, [&](const Reach& other) { return other.score < found; });
-      float least = kNothing;
-      if (others.size() > most) {
-        std::transform(others.begin(), others.end(), weights_, [](const Reach& other) { return other.score; });
-        std::iota(ids_, ids_ + others.size(), 0U);
-        least = micro_.keep_best(most, others.size(), weights_, ids_, order_);
-      }
-      // Of keys that are not finite the reach may be no number: such a list is scanned, so that it shows in the result.
-      const auto is_chosen = [&](const Reach& other) { return !(other.score < least); };
-      for (const Reach& other : others) {
-        if (is_chosen(other)) add_chosen(row, other.place);
-      }
-      std::erase_if(others, is_chosen);
+      choice_.next(row, most, found, [&](std::size_t place) { add_chosen(row, place); });
       any = any || !unscanned(row).empty();
     }
     return any;
-  }
-
-  /// Cuts `count` places_, those that reach farthest first, where they are expected to have the share `mass` of all
-  /// weight; returns how many are left, in order again.
-  std::size_t keep_expected(const float* expected, float* reach, std::size_t count) {
-    std::iota(order_, order_ + count, 0);
-    std::sort(order_, order_ + count,
-              [&](std::int32_t a, std::int32_t b) { return reach[a] != reach[b] ? reach[a] > reach[b] : a < b; });
-    const float max = micro_.row_max(expected, catalogue_.width());
-    std::copy_n(expected, catalogue_.width(), weights_);
-    const double total = static_cast<double>(micro_.exp_row(weights_, catalogue_.width(), max));
-    double sum = 0;
-    std::size_t kept = 0;
-    while (kept < count && sum < search_.mass * total) sum += static_cast<double>(weights_[places_[order_[kept++]]]);
-    std::sort(order_, order_ + kept);
-    for (std::size_t i = 0; i < kept; ++i) {
-      reach[i] = reach[order_[i]];
-      places_[i] = places_[order_[i]];
-    }
-    return kept;
   }
 
   /// Scans every list chosen since the last scan once, for all rows that chose it. In the order of their places, in
@@ -426,17 +378,17 @@ class RowSearch {
   const QueryRows& rows_;
   const Catalogue& catalogue_;
   const ListSearch& search_;
+  ListChoice choice_;
   std::size_t k_, candidates_ = 0, count_ = 0;
   bool scans_all_;
   std::vector<BestLists> best_;  // one
-  float *queries_, *scaled_, *row_scales_, *products_, *spreads_, *shifts_, *of_lists_, *expected_, *reach_, *weights_,
-      *scanned_, *halves_, *sum_, *found_scores_, *gathered_scales_;
+  float *queries_, *scaled_, *row_scales_, *products_, *spreads_, *shifts_, *of_lists_, *expected_, *reach_, *scanned_,
+      *halves_, *sum_, *found_scores_, *gathered_scales_;
   std::int8_t *quantised_, *gathered_;
   std::int32_t *row_sums_, *gathered_sums_, *order_;
-  std::uint32_t *places_, *ids_;
+  std::uint32_t* places_;
   std::int64_t* found_ids_;
   std::vector<std::vector<Chosen>> chosen_;  // [rows]: by place, those scanned at once
-  std::vector<std::vector<Reach>> others_;   // [rows]: by place, not scanned
   std::vector<std::size_t> scanned_lists_;   // [rows]: of chosen_
   std::vector<Scan> scans_;
   std::vector<std::size_t> ends_;  // [catalogue's width + 1]

@@ -50,6 +50,48 @@ TEST_F(BadMemory, ThatIsDamagedIsRefused) {
   }
 }
 
+TEST_F(BadMemory, DamageInOtherDocumentsThanThoseAskedDoesNotMatter) {
+  ingest("m", {write("a.txt", story(100, 1)), write("b.txt", story(100, 2)), write("c.txt", story(100, 3))});
+  const Words about_a = {"--documents", "a.txt"}, about_b = {"--documents", "a.txt,b.txt"};
+  const std::string answer = ask("m", "Once", about_a);
+  std::string bytes = read_text(path("m"));
+  std::size_t at = 0;
+  {
+    const MemoryFile file = MemoryFile::open(path("m"));
+    const auto* entries = reinterpret_cast<const char*>(file.documents()[1].windows[1].entries);
+    at = bytes.find(std::string_view(entries, 256));
+  }
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + 9] = static_cast<char>(bytes[at + 9] ^ 4);
+  write("m", bytes);
+  EXPECT_EQ(ask("m", "Once", about_a), answer);
+  const Words logits = {"logits", "--model", stories(), "--memory", path("m"), "--text", "a", "--output", path("out")};
+  EXPECT_EQ(run(logits + about_a).exit_code, 0);
+  const Words damage = {path("m"), "damaged: window 1 of document 1 at byte"};
+  expect_refused(ask_words("m", "Once", about_b), damage);
+  expect_refused(logits + about_b, damage);
+  const Words anywhere = {path("m"), "damaged: record "};
+  expect_refused(ask_words("m", "Once"), anywhere);
+  expect_refused(ingest_words("m", {write("d.txt", story(20, 4))}), anywhere);
+  expect_refused({"memory", "list", path("m")}, anywhere);
+  expect_refused({"memory", "drop", path("m"), "b.txt"}, anywhere);
+  expect_refused({"memory", "compact", path("m")}, anywhere);
+  expect_refused({"memory", "merge", path("n"), path("m")}, anywhere);
+  expect_refused({"info", path("m")}, anywhere);
+}
+
+TEST_F(BadMemory, IsOpenedOnlyWhenAllElseThatIsReadIsGood) {
+  ingest("m", {write("a.txt", story(100, 1))});
+  std::string bytes = read_text(path("m"));
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 4);
+  write("m", bytes);
+  expect_refused({"ask", "--model", stories(), "--memory", path("m"), "--questions", path("none")}, {path("none")});
+  expect_refused({"ask", "--model", stories(), "--memory", path("m"), " "}, {"question"});
+  expect_refused({"logits", "--model", stories(), "--memory", path("m"), "--ids", path("no"), "--output", path("out")},
+                 {path("no")});
+  expect_refused(ingest_words("m", {path("a.txt"), path("no.txt")}), {path("no.txt")});
+}
+
 TEST_F(BadMemory, OfAnotherModelIsRefused) {
   ingest("m", {write("a.txt", story(100, 1))});
   const auto other = [&](const std::string& name, const Words& named) {

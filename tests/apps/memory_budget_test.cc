@@ -30,6 +30,20 @@ TEST_F(Budget, IsKeptBySpillingWithTheSameResults) {
   EXPECT_EQ(asked_within.at("ids"), asked.at("ids"));
 }
 
+TEST_F(Budget, IsPlannedForListsThatAreMadeForAQuestion) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers hold memory of their own";
+  ASSERT_EQ(run(words("m", {write("a.txt", story(6000, 1))})).exit_code, 0);
+  Words asked = question("m", {"--index", "ivf"});
+  *std::next(std::find(asked.begin(), asked.end(), "--threads")) = "8";  // each of which makes lists
+  const nlohmann::json report = json_of(asked);
+  const double planned = report.at("planned_memory_bytes"), taken = report.at("peak_memory_bytes");
+  EXPECT_LE(taken, planned * 1.02);
+  EXPECT_GT(taken, planned * 0.8) << "threads need not all make lists at the same moment";
+  const std::uint64_t too_few = report.at("planned_memory_bytes").get<std::uint64_t>() / 2;
+  expect_refused(asked + Words{"--max-memory-bytes", std::to_string(too_few)},
+                 {"--max-memory-bytes: this question needs", "are allowed"});
+}
+
 TEST_F(Budget, IsPlannedWithinATenthOfWhatIsTaken) {
   if (kSanitized) GTEST_SKIP() << "sanitizers hold memory of their own";
   for (const std::size_t words_of : {500, 4000}) {

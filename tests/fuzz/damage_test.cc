@@ -73,6 +73,26 @@ TEST_F(DamagedMemoryFile, IsAlwaysDetected) {
   EXPECT_EQ(detected, kDamages);
 }
 
+TEST_F(DamagedMemoryFile, IsDetectedOrReadAsItWasWhereOnlySomeDocumentsAreVerified) {
+  write_small_file(path());
+  const std::string good = read_text(path());
+  const std::string whole = contents(path());
+  const std::string play = whole.substr(whole.find('\n'), whole.find("draft") - whole.find('\n'));
+  Vandal vandal(5);
+  std::size_t detected = 0;
+  for (std::size_t i = 0; i < kDamages; ++i) {
+    replace(path(), vandal.spoil(good, 200));
+    const bool read = fuzz::accepts([&] {
+      MemoryFile file = MemoryFile::open_heads(path());
+      file.verify({{1}});
+      ASSERT_THAT(contents(file), ::testing::HasSubstr(play)) << i;
+    });
+    detected += read ? 0U : 1U;
+  }
+  EXPECT_GT(detected, kDamages / 2);
+  EXPECT_LT(detected, kDamages);
+}
+
 /// A small model in a folder, and the memory header of what it would ingest.
 class DamagedModel : public ::testing::Test {
  protected:

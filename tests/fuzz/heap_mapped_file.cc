@@ -48,6 +48,9 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
-void let_go(std::span<const std::byte> /*mapped*/) {}  // the heap has nothing to give back
+// The heap has nothing to give back, and nothing to read.
+void let_go(std::span<const std::byte> /*mapped*/) {}
+void expect_scattered_reads(std::span<const std::byte> /*mapped*/) {}
+void expect_reads_in_order(std::span<const std::byte> /*mapped*/) {}
 
 }  // namespace memlane

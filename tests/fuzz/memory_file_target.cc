@@ -134,6 +134,13 @@ void append(const std::filesystem::path& path) {
 
 void try_file(Input bytes) {
   const std::filesystem::path path = put("m", bytes);
+  accepts([&] {
+    MemoryFile memory = MemoryFile::open_heads(path);
+    std::vector<std::uint32_t> all(memory.documents().size());
+    std::iota(all.begin(), all.end(), 0U);
+    memory.verify(all);
+    use(memory);
+  });
   std::size_t documents = 0;
   const bool opened = accepts([&] {
     const MemoryFile memory = MemoryFile::open(path);

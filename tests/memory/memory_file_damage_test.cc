@@ -88,6 +88,75 @@ TEST_F(MemoryFileDamageTest, NamesTheFirstDamagedRecordOfALargeFile) {
   EXPECT_THAT(refusal_of(file), HasSubstr("damaged: record 2 at byte"));
 }
 
+/// Which bytes of the small file are verified before some documents are used, and which need not be.
+class PartlyVerifiedFileTest : public MemoryFileDamageTest {
+ protected:
+  /// What a document of the file holds once it is verified; why it was refused if it was.
+  std::string contents_of(std::uint32_t document) const {
+    try {
+      MemoryFile file = MemoryFile::open_heads(path());
+      file.verify({{document}});
+      const std::string all = contents(file);  // a line each
+      const auto begin = document == 0 ? 0 : all.find('\n') + 1;
+      return all.substr(begin, all.find('\n', begin) - begin);
+    } catch (const InputError& error) {
+      return error.what();
+    }
+  }
+
+  /// Bytes of the file whose change is not seen when a document is used.
+  std::size_t unseen_changes(std::uint32_t document, std::string_view expected) {
+    EXPECT_EQ(contents_of(document), expected);
+    std::size_t unseen = 0;
+    for (std::size_t i = 0; i < good_.size(); ++i) {
+      change(i, good_[i] ^ std::byte{1} << (i % 8));
+      const std::string found = contents_of(document);
+      EXPECT_TRUE(found == expected || testing::Value(found, StartsWith(path().string() + ": "))) << i << ": " << found;
+      unseen += found == expected ? 1U : 0U;
+      change(i, good_[i]);
+    }
+    return unseen;
+  }
+};
+
+TEST_F(PartlyVerifiedFileTest, RefusesAnyFlippedByteButInBulkOfOtherDocuments) {
+  const EntryShape shape = header().shape;
+  const auto entries = [&](std::size_t count) { return shape.segment_bytes(count); };
+  constexpr std::size_t kIndexes = 4 * std::size_t{64};  // each shorter than a line
+  EXPECT_EQ(unseen_changes(0, "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'."), entries(4) + entries(1) + kIndexes);
+  EXPECT_EQ(unseen_changes(1, "play: 50 51 52 53"), entries(4) + entries(2) + entries(1) + 2 * kIndexes);
+}
+
+TEST_F(PartlyVerifiedFileTest, RefusesAnyTruncation) {
+  for (std::size_t length = good_.size(); length-- > 0;) {
+    std::filesystem::resize_file(path(), length);
+    ASSERT_THAT(contents_of(1), StartsWith(path().string() + ": ")) << length << " bytes";
+  }
+}
+
+TEST_F(PartlyVerifiedFileTest, KnowsWhatWasVerifiedAndNamesWhatIsDamaged) {
+  MemoryFile file = MemoryFile::open_heads(path());
+  EXPECT_FALSE(file.is_verified(0) || file.is_verified(1));
+  const auto* window = file.documents()[0].windows[1].entries;
+  const auto* index = file.documents()[0].indexes.blobs[2].data();
+  const auto* start = good_.data();
+  const auto at = [&](const std::byte* needle, std::size_t size) {
+    return static_cast<std::size_t>(std::search(start, start + good_.size(), needle, needle + size) - start);
+  };
+  const std::size_t of_window = at(window, header().shape.segment_bytes(2)), of_index = at(index, 6);
+  change(of_window + 3, ~good_[of_window + 3]);
+  file.verify({{1}});
+  EXPECT_TRUE(file.is_verified(1) && !file.is_verified(0));
+  const auto verify = [&] { file.verify({{1, 0}}); };
+  EXPECT_THAT(refusal(verify), HasSubstr(fmt::format("damaged: window 1 of document 0 at byte {}: ", of_window)));
+  EXPECT_FALSE(file.is_verified(0));
+  change(of_window + 3, good_[of_window + 3]);
+  change(of_index + 3, ~good_[of_index + 3]);
+  EXPECT_THAT(refusal(verify), HasSubstr(fmt::format("damaged: key index 2 of document 0 at byte {}: ", of_index)));
+  EXPECT_TRUE(MemoryFile::open_heads(path()).documents()[0].complete);
+  EXPECT_THAT(refusal_of(path()), HasSubstr("damaged: record 7 at byte"));
+}
+
 TEST_F(MemoryFileDamageTest, IsNotAppendedTo) {
   change(good_.size() - 100, good_[good_.size() - 100] ^ std::byte{4});
   const Bytes damaged = read(path());
