@@ -1,7 +1,6 @@
-#include "kernels/cuda/attend_block.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/visibility.h"
+#include "kernels/cuda/tasks.h"
 
 namespace memlane {
 
@@ -31,21 +30,11 @@ __global__ void __launch_bounds__(kRowWarps * 32)
 
 template <class Shape>
 void launch(CudaExec& exec, AttendTask task, CudaPartial out) {
-  const std::uint32_t row_blocks_of_head = (task.rows.count() + Shape::kRows - 1) / Shape::kRows;
-  const std::uint64_t blocks = static_cast<std::uint64_t>(row_blocks_of_head) * task.entries.kv_heads;
-  task.splits = splits_for(blocks, task.entries.tiles, wanted_blocks(exec));
+  place_pieces<Shape>(exec, task, out);
   const std::size_t pairs = out.max.size();
-  task.sum = out.sum.data();
-  task.max = out.max.data();
-  task.weight = out.weight.data();
-  if (task.splits > 1) {
-    task.sum = reinterpret_cast<float*>(exec.scratch(task.splits * (out.sum.size() + 2 * pairs) * sizeof(float)));
-    task.max = task.sum + task.splits * out.sum.size();
-    task.weight = task.max + task.splits * pairs;
-  }
   constexpr std::size_t kShared = AttendMemory<Shape>::kBytes;
   allow_shared(exec, attend_kernel<Shape>, kShared);
-  const dim3 grid(row_blocks_of_head, task.entries.kv_heads, task.splits);
+  const dim3 grid(row_blocks_of_head<Shape>(task.rows), task.entries.kv_heads, task.splits);
   attend_kernel<Shape><<<grid, Shape::kWarps * 32, kShared, exec.internals().stream>>>(task);
   MEMLANE_LAUNCHED("attend");
   if (task.splits == 1) return;
@@ -112,15 +101,8 @@ CudaPartial CudaPartialBuffer::get(std::size_t tokens, std::size_t heads, std::s
 void attend(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::Entries& entries, float scale,
             Visibility visibility, CudaPartial out) {
   MEMLANE_EXPECTS(queries.extents() == out.sum.extents());
-  MEMLANE_EXPECTS((!visibility.banded && entries.limit == cuda::kAny) || entries.block_count == 1);
   if (queries.empty()) return;
-  cuda::AttendTask task;
-  task.queries = queries.data();
-  task.rows = cuda::rows_of(queries, entries);
-  task.head_dim = static_cast<std::uint32_t>(queries.extent(2));
-  task.entries = entries;
-  task.band = cuda::band_of(visibility);
-  task.scale = scale;
+  const cuda::AttendTask task = cuda::attend_task(queries, entries, scale, visibility);
   cuda::with_steps(queries.extent(2), [&](auto steps) {
     if (task.rows.count() <= cuda::FewRows<steps()>::kRows) {
       cuda::launch<cuda::FewRows<steps()>>(exec, task, out);
