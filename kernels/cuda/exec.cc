@@ -41,6 +41,19 @@ void free_on_device(void* pointer) noexcept {
   cudaFree(pointer);        // nothing to do about an error here: the next checked call reports it
 }
 
+void* allocate_pinned(std::size_t bytes) {
+  void* pointer = nullptr;
+  const cudaError_t error = cudaHostAlloc(&pointer, bytes, cudaHostAllocDefault);
+  if (error != cudaSuccess) {
+    device_error(fmt::format("cudaHostAlloc of {} bytes", bytes).c_str(), __FILE__, __LINE__, error);
+  }
+  return pointer;
+}
+
+void free_pinned(void* pointer) noexcept {
+  if (pointer != nullptr) cudaFreeHost(pointer);
+}
+
 void zero_on_device(void* pointer, std::size_t bytes) {
   MEMLANE_CUDA(cudaMemset(pointer, 0, bytes));
   MEMLANE_CUDA(cudaDeviceSynchronize());

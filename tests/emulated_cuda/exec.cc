@@ -49,6 +49,16 @@ void free_on_device(void* pointer) noexcept {
   free_aligned(pointer);
 }
 
+void* allocate_pinned(std::size_t bytes) {
+  void* pointer = allocate_aligned(bytes);
+  std::memset(pointer, 0xff, bytes);
+  return pointer;
+}
+
+void free_pinned(void* pointer) noexcept {
+  free_aligned(pointer);
+}
+
 void zero_on_device(void* pointer, std::size_t bytes) {
   std::memset(pointer, 0, bytes);
 }
