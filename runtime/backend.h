@@ -24,6 +24,7 @@ struct Backend<CpuExec> {
   using Blocks = View<const EntryBlock, 2>;
   using Cache = LocalCache;
   using Rotations = RopeTable;
+  using Position = std::size_t;  // of the tokens of a pass in the local context
   using LayerWeights = memlane::LayerWeights;
   using Weights = memlane::Weights;
   using SeenMemory = Memory;    // what memory layers attend to
@@ -36,6 +37,7 @@ struct Backend<CpuExec> {
                                   std::size_t end) {
     return {frequencies, first, end, &exec.pool()};
   }
+  static Position position(const Cache& cache, LayerKind kind) { return cache.size(kind); }
   static const Weights& weights(const Model& model) { return model.weights; }
 };
 

@@ -26,6 +26,7 @@ class LocalAttention {
  public:
   using Device = typename Backend<Exec>::Device;
   using Partial = typename Backend<Exec>::Partial;
+  using Position = typename Backend<Exec>::Position;
 
   /// compute: the type that keys and values are held in.
   LocalAttention(Exec& exec, const ModelConfig& config, const MemorySettings& settings, DType compute);
@@ -74,9 +75,10 @@ class LocalAttention {
   };
   Rotation make_rotation(Exec& exec, const ModelConfig& config, const MemorySettings& settings, LayerKind kind) const;
   Rotation& rotation(LayerKind kind) { return rotations_[kind == LayerKind::memory ? 1 : 0]; }
+  Position position(LayerKind kind) const { return Backend<Exec>::position(cache_, kind); }
   void follow_length(Exec& exec, LayerKind kind);
   void rotate_again(Exec& exec, LayerKind kind, std::size_t first);
-  void rotate(Exec& exec, const Rotation& by, View<const float, 3, Device> x, std::size_t first,
+  void rotate(Exec& exec, const Rotation& by, View<const float, 3, Device> x, Position first,
               View<float, 3, Device> out, std::size_t last = std::numeric_limits<std::size_t>::max()) const;
   bool sees_far(LayerKind kind) const;
   void attend_far(Exec& exec, std::size_t layer, View<const float, 3, Device> queries, float scale, Partial out);

@@ -35,11 +35,10 @@ std::uint32_t row_blocks_of_head(const Rows& rows) {
   return (rows.count() + Shape::kRows - 1) / Shape::kRows;
 }
 
-/// Pieces that the entries are split into.
+/// Blocks of threads that all rows take, over one piece of the entries.
 template <class Shape>
-std::uint32_t splits_of(const CudaExec& exec, const Rows& rows, const Entries& entries) {
-  return splits_for(static_cast<std::uint64_t>(row_blocks_of_head<Shape>(rows)) * entries.kv_heads, entries.tiles,
-                    wanted_blocks(exec));
+std::uint64_t blocks_of_piece(const Rows& rows, const Entries& entries) {
+  return static_cast<std::uint64_t>(row_blocks_of_head<Shape>(rows)) * entries.kv_heads;
 }
 
 /// A call of attend, but for its pieces.
@@ -53,13 +52,23 @@ inline AttendTask attend_task(View<const float, 3, Cuda> queries, const Entries&
   task.entries = entries;
   task.band = band_of(visibility);
   task.scale = scale;
+  if (entries.held.on_device != nullptr) {  // counted from there
+    MEMLANE_EXPECTS(visibility.banded && visibility.first_position == entries.held.now);
+    MEMLANE_EXPECTS(entries.held.now < entries.limit && entries.limit <= entries.held.room);
+    task.entries.limit -= entries.held.now;
+    task.band.first_position = 0;
+  }
   return task;
 }
 
-/// The partial of a single piece is the call's; those of several are in scratch space, to be merged.
+/// The partial of a single piece is the call's; those of several are in scratch space, to be merged. A pass that may be
+/// replayed has pieces for as many entries as there can be.
 template <class Shape>
 void place_pieces(CudaExec& exec, AttendTask& task, const CudaPartial& out) {
-  task.splits = splits_of<Shape>(exec, task.rows, task.entries);
+  const Entries& entries = task.entries;
+  task.wanted_splits = wanted_splits(blocks_of_piece<Shape>(task.rows, entries), wanted_blocks(exec));
+  task.splits = splits_of_tiles(entries.held.on_device != nullptr ? tiles_for(entries.held.room) : entries.tiles,
+                                task.wanted_splits);
   task.sum = out.sum.data();
   task.max = out.max.data();
   task.weight = out.weight.data();
@@ -72,7 +81,7 @@ void place_pieces(CudaExec& exec, AttendTask& task, const CudaPartial& out) {
 
 /// A call of top_k_scan, but for its pieces.
 inline TopKTask top_k_task(View<const float, 3, Cuda> queries, const Entries& entries, std::size_t k) {
-  MEMLANE_EXPECTS(k >= 1 && k <= kCudaMostBest && entries.limit == kAny);
+  MEMLANE_EXPECTS(k >= 1 && k <= kCudaMostBest && entries.limit == kAny && entries.held.on_device == nullptr);
   TopKTask task;
   task.queries = queries.data();
   task.rows = rows_of(queries, entries);
@@ -86,7 +95,8 @@ inline TopKTask top_k_task(View<const float, 3, Cuda> queries, const Entries& en
 /// Candidates are in scratch space.
 template <class Shape>
 void place_pieces(CudaExec& exec, TopKTask& task) {
-  task.splits = std::min(kMostSearchPieces, splits_of<Shape>(exec, task.rows, task.entries));
+  const std::uint64_t blocks = blocks_of_piece<Shape>(task.rows, task.entries);
+  task.splits = std::min(kMostSearchPieces, splits_for(blocks, task.entries.tiles, wanted_blocks(exec)));
   const std::size_t lists = static_cast<std::size_t>(task.rows.tokens) * task.rows.heads * task.splits;
   task.scores = reinterpret_cast<float*>(exec.scratch(lists * (2 * task.capacity + 1) * sizeof(float)));
   task.found = reinterpret_cast<std::uint32_t*>(task.scores + lists * task.capacity);

@@ -37,6 +37,7 @@ struct Backend<CudaExec> {
   using Blocks = cuda::Entries;
   using Cache = CudaLocalCache;
   using Rotations = CudaRopeTable;
+  using Position = cuda::Position;
   using LayerWeights = CudaLayerWeights;
   using Weights = CudaWeights;
   using SeenMemory = CudaMemory;
@@ -50,6 +51,7 @@ struct Backend<CudaExec> {
                                   std::size_t end) {
     return {exec, frequencies, first, end};
   }
+  static Position position(const Cache& cache, LayerKind kind) { return cache.position(kind); }
   static const Weights& weights(const Model& model) { return model.cuda->weights; }
 };
 

@@ -32,6 +32,11 @@ void embed(CudaExec&, View<const std::byte, 1, Cuda> table, DType dtype, std::sp
   embed(cpu(), table.data(), dtype, ids, on_host(out));
 }
 
+void embed(CudaExec&, View<const std::byte, 1, Cuda> table, DType dtype, View<const std::int32_t, 1, Cuda> ids,
+           View<float, 2, Cuda> out) {
+  embed(cpu(), table.data(), dtype, std::span(ids.data(), ids.size()), on_host(out));
+}
+
 void rms_norm(CudaExec&, View<const float, 2, Cuda> x, View<const float, 1, Cuda> weight, float epsilon,
               View<float, 2, Cuda> out) {
   rms_norm(cpu(), on_host(x), on_host(weight), epsilon, on_host(out));
@@ -50,24 +55,30 @@ void round_to_bf16(CudaExec&, View<float, 1, Cuda> x) {
 }
 
 void rope(CudaExec&, View<const float, 3, Cuda> x, View<const float, 2, Cuda> cosines, View<const float, 2, Cuda> sines,
-          std::size_t first, View<float, 3, Cuda> out, std::size_t last) {
-  rope(cpu(), on_host(x), on_host(cosines), on_host(sines), first, on_host(out), last);
+          cuda::Position first, View<float, 3, Cuda> out, std::size_t last) {
+  rope(cpu(), on_host(x), on_host(cosines), on_host(sines), first.number().get(), on_host(out), last);
 }
 
-void append_keys(CudaExec&, View<const float, 3, Cuda> keys, CudaHeads panels, std::size_t first) {
+void append_keys(CudaExec&, View<const float, 3, Cuda> keys, CudaHeads panels, cuda::Position first) {
   const std::size_t heads = keys.extent(1), head_dim = keys.extent(2);
   for (std::size_t head = 0; head < heads; ++head) {
-    write_keys(panels.first + head * panels.stride, first, keys.data() + head * head_dim, heads * head_dim,
-               keys.extent(0), head_dim);
+    write_keys(panels.first + head * panels.stride, first.number().get(), keys.data() + head * head_dim,
+               heads * head_dim, keys.extent(0), head_dim);
   }
 }
 
-void append_values(CudaExec&, View<const float, 3, Cuda> values, CudaHeads rows, std::size_t first) {
+void append_values(CudaExec&, View<const float, 3, Cuda> values, CudaHeads rows, cuda::Position first) {
   const std::size_t heads = values.extent(1), head_dim = values.extent(2);
   for (std::size_t i = 0; i < values.size(); ++i) {
     const std::size_t d = i % head_dim, head = i / head_dim % heads, token = i / head_dim / heads;
-    rows.first[head * rows.stride + (first + token) * head_dim + d] = from_float<BFloat16>(values.data()[i]);
+    rows.first[head * rows.stride + (first.number().get() + token) * head_dim + d] =
+        from_float<BFloat16>(values.data()[i]);
   }
+}
+
+void append_rows(CudaExec&, View<const float, 2, Cuda> rows, View<float, 2, Cuda> to, cuda::Position first) {
+  MEMLANE_EXPECTS(rows.extent(1) == to.extent(1) && first.now() + rows.extent(0) <= to.extent(0));
+  std::copy_n(rows.data(), rows.size(), to.data() + first.number().get() * rows.extent(1));
 }
 
 CudaMatrix::CudaMatrix(CudaExec&, const std::byte* rows, DType source, std::size_t n, std::size_t k)
