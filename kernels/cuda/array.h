@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <new>
 #include <type_traits>
@@ -18,6 +19,8 @@ namespace detail {
 /// Storage on the current device (CudaExec sets it), aligned to 256 bytes. Throws DeviceError.
 void* allocate_on_device(std::size_t bytes);
 void free_on_device(void* pointer) noexcept;
+/// How often storage was allocated or freed on any device so far: as long as it is the same, all of it is where it was.
+std::uint64_t device_allocations() noexcept;
 /// Zeroes storage and waits until that is done.
 void zero_on_device(void* pointer, std::size_t bytes);
 /// Pinned memory of the host. Throws DeviceError.
