@@ -27,6 +27,7 @@ struct Backend<CpuExec> {
   using Position = std::size_t;  // of the tokens of a pass in the local context
   using LayerWeights = memlane::LayerWeights;
   using Weights = memlane::Weights;
+  struct Steps {};              // on the CPU every pass is a call of its kernels
   using SeenMemory = Memory;    // what memory layers attend to
   using MemorySight = Memory&;  // how an engine holds it
 
@@ -37,6 +38,7 @@ struct Backend<CpuExec> {
                                   std::size_t end) {
     return {frequencies, first, end, &exec.pool()};
   }
+  static Steps make_steps(CpuExec&, const Model&) { return {}; }
   static Position position(const Cache& cache, LayerKind kind) { return cache.size(kind); }
   static const Weights& weights(const Model& model) { return model.weights; }
 };

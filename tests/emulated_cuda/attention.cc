@@ -3,6 +3,7 @@
 #include "kernels/cuda/attention.h"
 
 #include "kernels/cuda/tasks.h"
+#include "tests/emulated_cuda/device.h"
 #include "tests/kernels/emulated_warp.h"
 
 namespace memlane {
@@ -10,6 +11,7 @@ namespace memlane {
 namespace {
 
 using testing::EmulatedWarp;
+using testing::queue;
 using testing::run_block;
 
 /// body(warp, shared, row block, kv head, piece) for every block of threads.
@@ -39,13 +41,15 @@ using ManyRows = cuda::TileShape<2, 4, 2>;
 template <class Shape>
 void emulate(CudaExec& exec, cuda::AttendTask task, const CudaPartial& out) {
   cuda::place_pieces<Shape>(exec, task, out);
-  for_blocks<Shape>(task.rows, task.entries.kv_heads, task.splits, cuda::AttendMemory<Shape>::kBytes,
-                    [&](EmulatedWarp& warp, std::uint32_t* shared, auto block, auto head, auto split) {
-                      cuda::attend_block<Shape>(warp, task, block, head, split, shared);
-                    });
-  if (task.splits == 1) return;
-  for_rows(out.max.size(), [&](EmulatedWarp& warp, std::size_t row) {
-    cuda::merge_pieces(warp, task, row, out.sum.data(), out.max.data(), out.weight.data());
+  queue(exec, [task, out] {
+    for_blocks<Shape>(task.rows, task.entries.kv_heads, task.splits, cuda::AttendMemory<Shape>::kBytes,
+                      [&](EmulatedWarp& warp, std::uint32_t* shared, auto block, auto head, auto split) {
+                        cuda::attend_block<Shape>(warp, task, block, head, split, shared);
+                      });
+    if (task.splits == 1) return;
+    for_rows(out.max.size(), [&](EmulatedWarp& warp, std::size_t row) {
+      cuda::merge_pieces(warp, task, row, out.sum.data(), out.max.data(), out.weight.data());
+    });
   });
 }
 
@@ -53,11 +57,19 @@ template <class Shape>
 void emulate(CudaExec& exec, cuda::TopKTask task, std::int32_t* ids, float* scores) {
   cuda::place_pieces<Shape>(exec, task);
   const std::size_t rows = static_cast<std::size_t>(task.rows.tokens) * task.rows.heads;
-  for_blocks<Shape>(task.rows, task.entries.kv_heads, task.splits, cuda::TopKMemory<Shape>::kBytes,
-                    [&](EmulatedWarp& warp, std::uint32_t* shared, auto block, auto head, auto split) {
-                      cuda::top_k_block<Shape>(warp, task, block, head, split, shared);
-                    });
-  for_rows(rows, [&](EmulatedWarp& warp, std::size_t row) { cuda::select_row(warp, task, row, ids, scores); });
+  queue(exec, [=] {
+    for_blocks<Shape>(task.rows, task.entries.kv_heads, task.splits, cuda::TopKMemory<Shape>::kBytes,
+                      [&](EmulatedWarp& warp, std::uint32_t* shared, auto block, auto head, auto split) {
+                        cuda::top_k_block<Shape>(warp, task, block, head, split, shared);
+                      });
+    for_rows(rows, [&](EmulatedWarp& warp, std::size_t row) { cuda::select_row(warp, task, row, ids, scores); });
+  });
+}
+
+void attend_to(CudaExec& exec, const cuda::SelectedTask& task, std::size_t rows) {
+  queue(exec, [=] {
+    for_rows(rows, [&](EmulatedWarp& warp, std::size_t row) { cuda::attend_selected_row<2>(warp, task, row); });
+  });
 }
 
 }  // namespace
@@ -80,33 +92,37 @@ void attend(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::Entr
   }
 }
 
-void attend_selected(CudaExec&, View<const float, 3, Cuda> queries, const cuda::Entries& entries,
+void attend_selected(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::Entries& entries,
                      View<const std::int32_t, 3, Cuda> ids, View<const float, 3, Cuda> scores, float scale,
                      CudaPartial out) {
   const cuda::SelectedTask task = cuda::selected_task(queries, entries, ids, scores, scale, out);
-  for_rows(out.max.size(), [&](EmulatedWarp& warp, std::size_t row) { cuda::attend_selected_row<2>(warp, task, row); });
+  attend_to(exec, task, out.max.size());
 }
 
-void attend_gathered(CudaExec&, View<const BFloat16, 4, Cuda> values, View<const std::int32_t, 3, Cuda> ids,
+void attend_gathered(CudaExec& exec, View<const BFloat16, 4, Cuda> values, View<const std::int32_t, 3, Cuda> ids,
                      View<const float, 3, Cuda> scores, float scale, CudaPartial out) {
   const cuda::SelectedTask task = cuda::gathered_task(values, ids, scores, scale, out);
-  for_rows(out.max.size(), [&](EmulatedWarp& warp, std::size_t row) { cuda::attend_selected_row<2>(warp, task, row); });
+  attend_to(exec, task, out.max.size());
 }
 
-void merge(CudaExec&, CudaPartial into, CudaPartial from) {
-  CpuExec cpu(1, InstructionSet::portable);
-  const auto on_host = [](const CudaPartial& partial) {
-    return AttentionPartial{{partial.sum.data(), partial.sum.extents()},
-                            {partial.max.data(), partial.max.extents()},
-                            {partial.weight.data(), partial.weight.extents()}};
-  };
-  merge(cpu, on_host(into), on_host(from));
+void merge(CudaExec& exec, CudaPartial into, CudaPartial from) {
+  queue(exec, [=] {
+    CpuExec cpu(1, InstructionSet::portable);
+    const auto on_host = [](const CudaPartial& partial) {
+      return AttentionPartial{{partial.sum.data(), partial.sum.extents()},
+                              {partial.max.data(), partial.max.extents()},
+                              {partial.weight.data(), partial.weight.extents()}};
+    };
+    merge(cpu, on_host(into), on_host(from));
+  });
 }
 
-void finish(CudaExec&, CudaPartial partial, View<float, 3, Cuda> out) {
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    out.data()[i] = partial.sum.data()[i] / partial.weight.data()[i / out.extent(2)];
-  }
+void finish(CudaExec& exec, CudaPartial partial, View<float, 3, Cuda> out) {
+  queue(exec, [=] {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      out.data()[i] = partial.sum.data()[i] / partial.weight.data()[i / out.extent(2)];
+    }
+  });
 }
 
 void top_k_scan(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::Entries& entries,
@@ -122,8 +138,9 @@ void top_k_scan(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::
 void join_best(CudaExec& exec, View<std::int32_t, 3, Cuda> ids, View<float, 3, Cuda> scores,
                View<const std::int32_t, 3, Cuda> more, View<const float, 3, Cuda> more_scores, std::size_t base) {
   const cuda::JoinTask task = cuda::join_task(exec, ids, scores, more, more_scores, base);
-  for_rows(ids.extent(0) * ids.extent(1),
-           [&](EmulatedWarp& warp, std::size_t row) { cuda::join_row(warp, task, row); });
+  queue(exec, [task, rows = ids.extent(0) * ids.extent(1)] {
+    for_rows(rows, [&](EmulatedWarp& warp, std::size_t row) { cuda::join_row(warp, task, row); });
+  });
 }
 
 std::size_t top_k_row_bytes(std::size_t k) {
