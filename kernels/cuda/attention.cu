@@ -7,11 +7,16 @@ namespace memlane {
 namespace cuda {
 namespace {
 
-/// Few query rows: one warp, entries split. Many: four warps of 32 rows.
+/// Few query rows: one warp, entries split. Many: four warps of 32 rows, or two where the GPU has less shared memory.
 template <int Steps>
 using FewRows = TileShape<Steps, 1, 1>;
 template <int Steps>
 using ManyRows = TileShape<Steps, 4, 2>;
+template <int Steps>
+using LessRows = TileShape<Steps, 2, 2>;
+
+/// Shared memory that a block may have on every GPU of compute capability 8.0 or later; desktop GPUs have no more.
+constexpr std::size_t kLeastShared = std::size_t{99} << 10;
 
 template <class Shape>
 __global__ void __launch_bounds__(Shape::kWarps * 32) attend_kernel(const AttendTask task) {
@@ -104,11 +109,15 @@ void attend(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::Entr
   if (queries.empty()) return;
   const cuda::AttendTask task = cuda::attend_task(queries, entries, scale, visibility);
   cuda::with_steps(queries.extent(2), [&](auto steps) {
+    constexpr std::size_t kShared = cuda::AttendMemory<cuda::ManyRows<steps()>>::kBytes;
     if (task.rows.count() <= cuda::FewRows<steps()>::kRows) {
-      cuda::launch<cuda::FewRows<steps()>>(exec, task, out);
-    } else {
-      cuda::launch<cuda::ManyRows<steps()>>(exec, task, out);
+      return cuda::launch<cuda::FewRows<steps()>>(exec, task, out);
     }
+    if constexpr (kShared > cuda::kLeastShared) {
+      static_assert(cuda::AttendMemory<cuda::LessRows<steps()>>::kBytes <= cuda::kLeastShared);
+      if (kShared > exec.shared_bytes()) return cuda::launch<cuda::LessRows<steps()>>(exec, task, out);
+    }
+    cuda::launch<cuda::ManyRows<steps()>>(exec, task, out);
   });
 }
 

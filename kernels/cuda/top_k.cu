@@ -48,6 +48,7 @@ void launch(CudaExec& exec, TopKTask task, std::int32_t* ids, float* scores) {
   place_pieces<Shape>(exec, task);
   const std::size_t rows = static_cast<std::size_t>(task.rows.tokens) * task.rows.heads;
   constexpr std::size_t kShared = TopKMemory<Shape>::kBytes;
+  static_assert(kShared <= std::size_t{99} << 10);  // what a block may have on every GPU
   allow_shared(exec, top_k_kernel<Shape>, kShared);
   const dim3 grid(row_blocks_of_head<Shape>(task.rows), task.entries.kv_heads, task.splits);
   top_k_kernel<Shape><<<grid, Shape::kWarps * 32, kShared, exec.internals().stream>>>(task);

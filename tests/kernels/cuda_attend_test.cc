@@ -117,6 +117,12 @@ TEST(CudaAttend, EqualsTheReferenceForManyRows) {
   emulate_and_compare<FourWarps<2>>(random, {300, 1, 1, 24, {1, 1, 1, 190, 63}});
 }
 
+// As launched for large heads where blocks have little shared memory.
+TEST(CudaAttend, EqualsTheReferenceWithTwoWarps) {
+  reference::Random random(8);
+  emulate_and_compare<cuda::TileShape<8, 2, 2>>(random, {70, 1, 2, 128, {65, 130}});
+}
+
 TEST(CudaAttend, IsTheSameOverAnyNumberOfPieces) {
   reference::Random random(3);
   for (const std::uint32_t splits : {2U, 3U, 7U, 20U}) {  // 20: more than there are tiles
