@@ -90,11 +90,7 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention<Ex
   local.begin(exec_, ids.size());
   const std::size_t to_record = tokens_to_record(record_, ids.size(), logits.extent(0));
   recorded_ = memory.empty() ? 0 : to_record;
-  bool done = false;
-  if constexpr (!std::is_same_v<Exec, CpuExec>) {
-    done = ids.size() == 1 && until == Until::logits && step(ids, local, memory, logits);
-  }
-  if (!done) {
+  if (ids.size() > 1 || until != Until::logits || !step(ids, local, memory, logits)) {
     Activations at = activations(ids.size());
     embed(exec_, weights_.embedding_rows(), weights_.embedding_dtype(), ids, at.x);
     layers(at, local, memory, until);
@@ -131,33 +127,38 @@ View<const float, 2, typename Decoder<Exec>::Device> Decoder<Exec>::normed_last(
   return last;
 }
 
-/// A pass of one token that ends in its logits, as a step that may be launched again for the next; false if it is none:
-/// then nothing has been done. What the key does not have is decided by settings, or on the device.
+/// A pass of one token that ends in its logits, as a step that may be launched again for the next; false if it is none,
+/// as always on the CPU: then nothing has been done. What the key does not have is decided by settings, or on the
+/// device.
 template <class Exec>
 bool Decoder<Exec>::step(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory,
-                         View<float, 2> logits) requires(!std::is_same_v<Exec, CpuExec>) {
-  using Steps = typename Backend<Exec>::Steps;
-  if (record_ != nullptr || !local.repeats_itself()) return false;
-  if (!memory.empty()) memory.follow(exec_, config_.num_heads);
-  if (!memory.empty() && memory.streamed_windows() > 0) return false;  // the host takes part in every layer
-  if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) throw Interrupted("stopped");
-  const typename Steps::Key key{.local = &local,
-                                .sees_far = local.sees_far(),
-                                .memory = &memory,
-                                .version = memory.empty() ? 0 : memory.version()};
-  const typename Steps::Numbers numbers{
-      ids.front(), {static_cast<std::uint32_t>(local.size()), static_cast<std::uint32_t>(local.memory_size())}};
-  return steps_.run(key, numbers, logits, [&](const typename Steps::OnDevice& on_device) {
-    struct Finding {  // until the step is queued, or is not
-      LocalAttention<Exec>& local;
-      ~Finding() { local.find_sizes(nullptr); }
-    } const finding{local};
-    local.find_sizes(on_device.sizes);
-    Activations at = activations(1);
-    embed(exec_, weights_.embedding_rows(), weights_.embedding_dtype(), on_device.ids, at.x);
-    layers(at, local, memory, Until::logits);
-    matmul(exec_, normed_last(at, 1), weights_.head, on_device.logits);
-  });
+                         View<float, 2> logits) {
+  if constexpr (std::is_same_v<Exec, CpuExec>) {
+    return false;
+  } else {
+    using Steps = typename Backend<Exec>::Steps;
+    if (record_ != nullptr || !local.repeats_itself()) return false;
+    if (!memory.empty()) memory.follow(exec_, config_.num_heads);
+    if (!memory.empty() && memory.streamed_windows() > 0) return false;  // the host takes part in every layer
+    if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) throw Interrupted("stopped");
+    const typename Steps::Key key{.local = &local,
+                                  .sees_far = local.sees_far(),
+                                  .memory = &memory,
+                                  .version = memory.empty() ? 0 : memory.version()};
+    const typename Steps::Numbers numbers{
+        ids.front(), {static_cast<std::uint32_t>(local.size()), static_cast<std::uint32_t>(local.memory_size())}};
+    return steps_.run(key, numbers, logits, [&](const typename Steps::OnDevice& on_device) {
+      struct Finding {  // until the step is queued, or is not
+        LocalAttention<Exec>& local;
+        ~Finding() { local.find_sizes(nullptr); }
+      } const finding{local};
+      local.find_sizes(on_device.sizes);
+      Activations at = activations(1);
+      embed(exec_, weights_.embedding_rows(), weights_.embedding_dtype(), on_device.ids, at.x);
+      layers(at, local, memory, Until::logits);
+      matmul(exec_, normed_last(at, 1), weights_.head, on_device.logits);
+    });
+  }
 }
 
 /// h: [tokens, hidden], normed. Logits are made where the weights are and go to the host.

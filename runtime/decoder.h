@@ -56,8 +56,7 @@ class Decoder {
   void layers(Activations& at, LocalAttention<Exec>& local, SeenMemory& memory, Until until);
   View<const float, 2, Device> normed_last(Activations& at, std::size_t tokens);
   void make_logits(View<const float, 2, Device> h, View<float, 2> logits);
-  bool step(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory,
-            View<float, 2> logits) requires(!std::is_same_v<Exec, CpuExec>);
+  bool step(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory, View<float, 2> logits);
   void attention(std::size_t layer, Activations& at, LocalAttention<Exec>& local, SeenMemory& memory, bool store_only);
   void feed_forward(std::size_t layer, Activations& at);
   void record(std::size_t slot, Memory& memory, View<const float, 3> queries, float scale,

@@ -56,7 +56,9 @@ class LocalAttention {
   /// Whether queries of the pass that has begun see some entries of plain layers otherwise than at their distance.
   bool sees_far() const { return sees_far(LayerKind::plain); }
   /// Work that is queued finds the sizes on the device from here on; null: no more.
-  void find_sizes(const std::uint32_t* sizes) requires(!std::is_same_v<Device, Host>) { cache_.find_sizes(sizes); }
+  void find_sizes(const std::uint32_t* sizes) {
+    if constexpr (!std::is_same_v<Device, Host>) cache_.find_sizes(sizes);
+  }
 
   /// What scores between rotated queries of memory layers and stored keys are to be multiplied by: the attention factor
   /// of a key, which stored ones are without.
