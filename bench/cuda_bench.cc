@@ -51,8 +51,12 @@ class RandomMemory {
     }
     table_ = uploaded(exec, table.data(), table.size());
     exec.synchronize();
-    entries_ = {table_.data(), static_cast<std::uint32_t>(kv_heads), static_cast<std::uint32_t>(windows),
-                static_cast<std::uint32_t>(windows) * cuda::tiles_for(kWindow), cuda::kAny};
+    entries_ = {table_.data(),
+                static_cast<std::uint32_t>(kv_heads),
+                static_cast<std::uint32_t>(windows),
+                static_cast<std::uint32_t>(windows) * cuda::tiles_for(kWindow),
+                cuda::kAny,
+                {}};
     key_bytes = kv_heads * windows * key_size * sizeof(BFloat16);
     count = windows * kWindow;
   }

@@ -28,6 +28,17 @@ ModelConfig shape_a() {
   return config;
 }
 
+/// A model that is small enough for the launches of its kernels to be what decoding takes.
+ModelConfig small_shape() {
+  ModelConfig config = shape_a();
+  config.num_layers = 12;
+  config.hidden_size = 768;
+  config.intermediate_size = 2048;
+  config.num_heads = config.num_kv_heads = 12;
+  config.head_dim = 64;
+  return config;
+}
+
 /// Matrices that all have the same random elements, from one place of the host.
 class Matrices {
  public:
@@ -57,9 +68,9 @@ CudaBuffer<float> ones(CudaExec& exec, std::size_t size) {
   return made;
 }
 
-Model random_model_on_gpu(CpuExec& cpu, WeightFormat format) {
+Model random_model_on_gpu(CpuExec& cpu, const ModelConfig& shape, WeightFormat format) {
   Model model{.folder = {},
-              .config = shape_a(),
+              .config = shape,
               .checkpoint = {},
               .precision = Precision(DType::bf16, format),
               .fingerprint = "random"};
@@ -94,18 +105,25 @@ std::vector<std::int32_t> some_ids(std::size_t count) {
   return ids;
 }
 
-/// One token after another behind a short prompt, no memory.
-void measure_decode(CpuExec& cpu, const Model& model, Report& report, double bandwidth) {
+/// One token after another behind a short prompt, no memory: as graphs, and with every kernel launched by itself.
+void measure_decode(CpuExec& cpu, const Model& model, const char* shape, Report& report, double bandwidth) {
   const MemorySettings settings = resolve_memory_settings(model.config, {.mem_layers = std::vector<int>{}});
-  Session session(cpu, model, settings, Lookup());
-  std::vector<float> logits(model.config.vocab_size);
-  const View<float, 2> to(logits.data(), {1, logits.size()});
-  session.call(some_ids(32), kWindow, to);
-  const std::vector<std::int32_t> next = {17};
-  const double time = seconds(model.cuda->exec, 5, 20, [&] { session.call(next, kWindow, to); });
-  const double bytes = bytes_read_per_token(model.config, settings, model.precision, Lookup(), {80, 0});
-  report.row(fmt::format("decode, shape A, no memory, {}", name_of(model.precision.weights)), time, bytes, "GB/s",
-             bandwidth);
+  for (const bool graphs : {true, false}) {
+    model.cuda->graphs = graphs;
+    model.cuda->steps = {};
+    Session session(cpu, model, settings, Lookup());
+    std::vector<float> logits(model.config.vocab_size);
+    const View<float, 2> to(logits.data(), {1, logits.size()});
+    session.call(some_ids(32), kWindow, to);
+    const std::vector<std::int32_t> next = {17};
+    const double time = seconds(model.cuda->exec, 5, 20, [&] { session.call(next, kWindow, to); });
+    const double bytes = bytes_read_per_token(model.config, settings, model.precision, Lookup(), {80, 0});
+    const bool replayed = model.cuda->steps.replayed > 0;
+    const char* how = !graphs ? ", graphs off" : !replayed ? ", graphs refused" : "";
+    report.row(fmt::format("decode, {}, no memory, {}{}", shape, name_of(model.precision.weights), how), time, bytes,
+               "GB/s", bandwidth);
+  }
+  model.cuda->graphs = true;
 }
 
 void measure_prefill(CpuExec& cpu, const Model& model, Report& report, double rate) {
@@ -179,12 +197,14 @@ void measure_streaming(CudaExec& exec, Report& report) {
 void measure_model(Report& report, const CudaLimitsMeasured& limits, std::size_t windows) {
   CpuExec cpu(available_threads());
   for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
-    const Model model = random_model_on_gpu(cpu, format);
-    measure_decode(cpu, model, report, limits.bandwidth);
+    const Model model = random_model_on_gpu(cpu, shape_a(), format);
+    measure_decode(cpu, model, "shape A", report, limits.bandwidth);
     measure_prefill(cpu, model, report, limits.rate);
     if (format == WeightFormat::bf16)
       measure_ingest(cpu, model, report, std::max<std::size_t>(2, windows / 8), limits.rate);
   }
+  const Model small = random_model_on_gpu(cpu, small_shape(), WeightFormat::bf16);
+  measure_decode(cpu, small, "12 layers of 768", report, limits.bandwidth);
 }
 
 }  // namespace memlane

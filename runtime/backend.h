@@ -24,8 +24,10 @@ struct Backend<CpuExec> {
   using Blocks = View<const EntryBlock, 2>;
   using Cache = LocalCache;
   using Rotations = RopeTable;
+  using Position = std::size_t;  // of the tokens of a pass in the local context
   using LayerWeights = memlane::LayerWeights;
   using Weights = memlane::Weights;
+  struct Steps {};              // on the CPU every pass is a call of its kernels
   using SeenMemory = Memory;    // what memory layers attend to
   using MemorySight = Memory&;  // how an engine holds it
 
@@ -36,6 +38,8 @@ struct Backend<CpuExec> {
                                   std::size_t end) {
     return {frequencies, first, end, &exec.pool()};
   }
+  static Steps make_steps(CpuExec&, const Model&) { return {}; }
+  static Position position(const Cache& cache, LayerKind kind) { return cache.size(kind); }
   static const Weights& weights(const Model& model) { return model.weights; }
 };
 

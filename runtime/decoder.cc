@@ -76,7 +76,8 @@ Decoder<Exec>::Decoder(Exec& exec, const Model& model, const MemorySettings& set
       model_(model),
       config_(model.config),
       memory_slots_(config_.num_layers, -1),
-      weights_(Backend<Exec>::weights(model)) {
+      weights_(Backend<Exec>::weights(model)),
+      steps_(Backend<Exec>::make_steps(exec, model)) {
   for (std::size_t slot = 0; slot < settings.mem_layers.size(); ++slot) {
     memory_slots_[static_cast<std::size_t>(settings.mem_layers[slot])] = static_cast<int>(slot);
   }
@@ -89,9 +90,19 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention<Ex
   local.begin(exec_, ids.size());
   const std::size_t to_record = tokens_to_record(record_, ids.size(), logits.extent(0));
   recorded_ = memory.empty() ? 0 : to_record;
-  Activations at = activations(ids.size());
-  embed(exec_, weights_.embedding_rows(), weights_.embedding_dtype(), ids, at.x);
+  if (ids.size() > 1 || until != Until::logits || !step(ids, local, memory, logits)) {
+    Activations at = activations(ids.size());
+    embed(exec_, weights_.embedding_rows(), weights_.embedding_dtype(), ids, at.x);
+    layers(at, local, memory, until);
+    if (until == Until::logits) make_logits(normed_last(at, logits.extent(0)), logits);
+  }
+  local.advance();
+  if (record_ != nullptr) record_->tokens += to_record;
+}
 
+/// Every layer that the pass needs; at.x: the embeddings.
+template <class Exec>
+void Decoder<Exec>::layers(Activations& at, LocalAttention<Exec>& local, SeenMemory& memory, Until until) {
   const auto last_memory =
       std::find_if(memory_slots_.rbegin(), memory_slots_.rend(), [](int slot) { return slot >= 0; });
   const auto memory_layers_end = static_cast<std::size_t>(memory_slots_.rend() - last_memory);
@@ -104,15 +115,49 @@ void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention<Ex
     attention(layer, at, local, memory, store_only);
     if (!store_only) feed_forward(layer, at);
   }
-  local.advance();
-  if (record_ != nullptr) record_->tokens += to_record;
+}
 
-  if (until == Until::logits) {
-    const std::size_t first = ids.size() - logits.extent(0);
-    const View<float, 2, Device> last = at.h.slice(first, ids.size());
-    rms_norm(exec_, at.x.slice(first, ids.size()), weights_.final_norm.template view<1>({config_.hidden_size}),
-             config_.rms_norm_eps, last);
-    make_logits(last, logits);
+/// What logits of the last tokens are made of: [tokens, hidden].
+template <class Exec>
+View<const float, 2, typename Decoder<Exec>::Device> Decoder<Exec>::normed_last(Activations& at, std::size_t tokens) {
+  const std::size_t end = at.x.extent(0), first = end - tokens;
+  const View<float, 2, Device> last = at.h.slice(first, end);
+  rms_norm(exec_, at.x.slice(first, end), weights_.final_norm.template view<1>({config_.hidden_size}),
+           config_.rms_norm_eps, last);
+  return last;
+}
+
+/// A pass of one token that ends in its logits, as a step that may be launched again for the next; false if it is none,
+/// as always on the CPU: then nothing has been done. What the key does not have is decided by settings, or on the
+/// device.
+template <class Exec>
+bool Decoder<Exec>::step(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory,
+                         View<float, 2> logits) {
+  if constexpr (std::is_same_v<Exec, CpuExec>) {
+    return false;
+  } else {
+    using Steps = typename Backend<Exec>::Steps;
+    if (record_ != nullptr || !local.repeats_itself()) return false;
+    if (!memory.empty()) memory.follow(exec_, config_.num_heads);
+    if (!memory.empty() && memory.streamed_windows() > 0) return false;  // the host takes part in every layer
+    if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) throw Interrupted("stopped");
+    const typename Steps::Key key{.local = &local,
+                                  .sees_far = local.sees_far(),
+                                  .memory = &memory,
+                                  .version = memory.empty() ? 0 : memory.version()};
+    const typename Steps::Numbers numbers{
+        ids.front(), {static_cast<std::uint32_t>(local.size()), static_cast<std::uint32_t>(local.memory_size())}};
+    return steps_.run(key, numbers, logits, [&](const typename Steps::OnDevice& on_device) {
+      struct Finding {  // until the step is queued, or is not
+        LocalAttention<Exec>& local;
+        ~Finding() { local.find_sizes(nullptr); }
+      } const finding{local};
+      local.find_sizes(on_device.sizes);
+      Activations at = activations(1);
+      embed(exec_, weights_.embedding_rows(), weights_.embedding_dtype(), on_device.ids, at.x);
+      layers(at, local, memory, Until::logits);
+      matmul(exec_, normed_last(at, 1), weights_.head, on_device.logits);
+    });
   }
 }
 

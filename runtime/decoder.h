@@ -53,7 +53,10 @@ class Decoder {
  private:
   struct Activations;
   Activations activations(std::size_t tokens);
+  void layers(Activations& at, LocalAttention<Exec>& local, SeenMemory& memory, Until until);
+  View<const float, 2, Device> normed_last(Activations& at, std::size_t tokens);
   void make_logits(View<const float, 2, Device> h, View<float, 2> logits);
+  bool step(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory, View<float, 2> logits);
   void attention(std::size_t layer, Activations& at, LocalAttention<Exec>& local, SeenMemory& memory, bool store_only);
   void feed_forward(std::size_t layer, Activations& at);
   void record(std::size_t slot, Memory& memory, View<const float, 3> queries, float scale,
@@ -65,6 +68,7 @@ class Decoder {
   const ModelConfig& config_;
   std::vector<int> memory_slots_;  // [layers]: index among the memory layers, -1 for a plain layer
   const typename Backend<Exec>::Weights& weights_;
+  typename Backend<Exec>::Steps steps_;
   typename Backend<Exec>::template Array<float> workspace_;
   typename Backend<Exec>::template Array<float> made_logits_;  // on another device than the host
   typename Backend<Exec>::Partials local_partial_;

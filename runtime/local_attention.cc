@@ -77,7 +77,7 @@ void LocalAttention<Exec>::follow_length(Exec& exec, LayerKind kind) {
 }
 
 template <class Exec>
-void LocalAttention<Exec>::rotate(Exec& exec, const Rotation& by, View<const float, 3, Device> x, std::size_t first,
+void LocalAttention<Exec>::rotate(Exec& exec, const Rotation& by, View<const float, 3, Device> x, Position first,
                                   View<float, 3, Device> out, std::size_t last) const {
   MEMLANE_EXPECTS(by.first <= first);
   rope(exec, x, by.table.cosines(), by.table.sines(), first - by.first, out, last - by.first);
@@ -115,7 +115,7 @@ void LocalAttention<Exec>::store(Exec& exec, std::size_t layer, View<float, 3, D
     rotate(exec, by, keys, 0, at_zero, 0);
     cache_.store_at_zero(exec, layer, at_zero);
   }
-  if (by.on) rotate(exec, by, keys, cache_.size(kind), keys);
+  if (by.on) rotate(exec, by, keys, position(kind), keys);
   cache_.store(exec, layer, keys, values);
 }
 
@@ -130,7 +130,7 @@ void LocalAttention<Exec>::attend(Exec& exec, std::size_t layer, View<float, 3, 
     from_far = far_partial_.get(queries.extent(0), queries.extent(1), head_dim_);
     attend_far(exec, layer, queries, scale, from_far);
   }
-  if (rotation(kind).on) rotate(exec, rotation(kind), queries, first, queries);
+  if (rotation(kind).on) rotate(exec, rotation(kind), queries, position(kind), queries);
   if (compute_ == DType::bf16) round_to_bf16(exec, queries.flat());
   Visibility near = Visibility::causal_from(first);
   if (kind == LayerKind::plain && sliding_window_ > 0) near.max_distance = sliding_window_ - sinks_ - 1;
@@ -157,7 +157,7 @@ void LocalAttention<Exec>::attend_far(Exec& exec, std::size_t layer, View<const 
   Visibility far = Visibility::causal_from(size());
   typename Backend<Exec>::Blocks blocks;
   if (sinks_ > 0) {
-    rotate(exec, by, queries, size(), rotated, sliding_window_ - 1);
+    rotate(exec, by, queries, position(LayerKind::plain), rotated, sliding_window_ - 1);
     far.end_entry = sinks_;
     blocks = cache_.blocks(layer, tokens_);
   } else {

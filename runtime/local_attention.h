@@ -2,6 +2,8 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
+#include <type_traits>
 
 #include "kernels/attention.h"
 #include "kernels/exec.h"
@@ -26,6 +28,7 @@ class LocalAttention {
  public:
   using Device = typename Backend<Exec>::Device;
   using Partial = typename Backend<Exec>::Partial;
+  using Position = typename Backend<Exec>::Position;
 
   /// compute: the type that keys and values are held in.
   LocalAttention(Exec& exec, const ModelConfig& config, const MemorySettings& settings, DType compute);
@@ -46,6 +49,16 @@ class LocalAttention {
   /// queries: [tokens, heads, head_dim], as projected; rotated in place, and with bf16 compute rounded.
   void attend(Exec& exec, std::size_t layer, View<float, 3, Device> queries, float scale, Partial out);
   void advance() { cache_.advance(tokens_); }
+
+  /// Of another backend than the CPU's. Whether passes of one token queue the same work, but for the sizes of the local
+  /// context, as long as sees_far() and the arrays of the device are the same: unless rotations follow the length.
+  bool repeats_itself() const { return !rotations_[0].follows_length && !rotations_[1].follows_length; }
+  /// Whether queries of the pass that has begun see some entries of plain layers otherwise than at their distance.
+  bool sees_far() const { return sees_far(LayerKind::plain); }
+  /// Work that is queued finds the sizes on the device from here on; null: no more.
+  void find_sizes(const std::uint32_t* sizes) {
+    if constexpr (!std::is_same_v<Device, Host>) cache_.find_sizes(sizes);
+  }
 
   /// What scores between rotated queries of memory layers and stored keys are to be multiplied by: the attention factor
   /// of a key, which stored ones are without.
@@ -74,9 +87,10 @@ class LocalAttention {
   };
   Rotation make_rotation(Exec& exec, const ModelConfig& config, const MemorySettings& settings, LayerKind kind) const;
   Rotation& rotation(LayerKind kind) { return rotations_[kind == LayerKind::memory ? 1 : 0]; }
+  Position position(LayerKind kind) const { return Backend<Exec>::position(cache_, kind); }
   void follow_length(Exec& exec, LayerKind kind);
   void rotate_again(Exec& exec, LayerKind kind, std::size_t first);
-  void rotate(Exec& exec, const Rotation& by, View<const float, 3, Device> x, std::size_t first,
+  void rotate(Exec& exec, const Rotation& by, View<const float, 3, Device> x, Position first,
               View<float, 3, Device> out, std::size_t last = std::numeric_limits<std::size_t>::max()) const;
   bool sees_far(LayerKind kind) const;
   void attend_far(Exec& exec, std::size_t layer, View<const float, 3, Device> queries, float scale, Partial out);

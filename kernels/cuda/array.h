@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <new>
 #include <type_traits>
@@ -18,8 +19,13 @@ namespace detail {
 /// Storage on the current device (CudaExec sets it), aligned to 256 bytes. Throws DeviceError.
 void* allocate_on_device(std::size_t bytes);
 void free_on_device(void* pointer) noexcept;
+/// How often storage was allocated or freed on any device so far: as long as it is the same, all of it is where it was.
+std::uint64_t device_allocations() noexcept;
 /// Zeroes storage and waits until that is done.
 void zero_on_device(void* pointer, std::size_t bytes);
+/// Pinned memory of the host. Throws DeviceError.
+void* allocate_pinned(std::size_t bytes);
+void free_pinned(void* pointer) noexcept;
 }  // namespace detail
 
 /// About what an array of so many bytes takes of the device: its memory is handed out in pages of 2 MiB. A large array
@@ -81,6 +87,37 @@ class CudaBuffer {
     *this = CudaBuffer();  // first free, so that both need not fit
     *this = CudaBuffer(size);
   }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// Owns an array of the host that is pinned: copies between it and the device need no copy of the driver's, and return
+/// before they are done. It is freed when nothing queued uses it any more.
+template <class T>
+class PinnedBuffer {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  PinnedBuffer() = default;
+  explicit PinnedBuffer(std::size_t size) : size_(size) {
+    if (size > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_alloc();
+    if (size > 0) data_ = static_cast<T*>(detail::allocate_pinned(size * sizeof(T)));
+  }
+  PinnedBuffer(PinnedBuffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  PinnedBuffer& operator=(PinnedBuffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~PinnedBuffer() { detail::free_pinned(data_); }
+
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  std::size_t size() const { return size_; }
+  std::size_t bytes() const { return size_ * sizeof(T); }
 
  private:
   T* data_ = nullptr;

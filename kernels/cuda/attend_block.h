@@ -9,6 +9,9 @@
 namespace memlane::cuda {
 
 /// A call of attend. Pieces of the entries have partials of their own, one behind the other.
+///
+/// In a pass that may be replayed (entries.held), the entries' limit and the band's first position are counted from the
+/// number on the device, and `splits` is for as many entries as there can be; as_it_is() is what it comes to.
 struct AttendTask {
   const float* queries = nullptr;  // [tokens, heads, head_dim]
   Rows rows;
@@ -17,10 +20,22 @@ struct AttendTask {
   Band band;
   float scale = 1;
   std::uint32_t splits = 1;
-  float* sum = nullptr;     // [splits][tokens, heads, head_dim]
-  float* max = nullptr;     // [splits][tokens, heads]
-  float* weight = nullptr;  // likewise
+  std::uint32_t wanted_splits = 1;  // if there were tiles enough
+  float* sum = nullptr;             // [splits][tokens, heads, head_dim]
+  float* max = nullptr;             // [splits][tokens, heads]
+  float* weight = nullptr;          // likewise
 };
+
+/// The task when it runs. What comes of it is the same, to the bit, as of a task that was made for this many entries.
+MEMLANE_KERNEL AttendTask as_it_is(AttendTask task) {
+  if (task.entries.held.on_device == nullptr) return task;
+  const std::uint32_t held = *task.entries.held.on_device;
+  task.entries.limit += held;
+  task.entries.tiles = tiles_for(task.entries.limit);
+  task.band.first_position += held;
+  task.splits = splits_of_tiles(task.entries.tiles, task.wanted_splits);
+  return task;
+}
 
 template <class Shape>
 struct AttendMemory {
@@ -244,8 +259,10 @@ MEMLANE_KERNEL void attend_tile(Warp& warp, const AttendTask& task, const Cursor
 /// The block of threads for rows [row_block * kRows, ...) of a kv head and one piece of the entries.
 /// shared: AttendMemory<Shape>::kBytes, aligned to 16.
 template <class Shape, class Warp>
-MEMLANE_KERNEL void attend_block(Warp& warp, const AttendTask& task, std::uint32_t row_block, std::uint32_t kv_head,
+MEMLANE_KERNEL void attend_block(Warp& warp, const AttendTask& made, std::uint32_t row_block, std::uint32_t kv_head,
                                  std::uint32_t split, std::uint32_t* shared) {
+  const AttendTask task = as_it_is(made);
+  if (split >= task.splits) return;  // the whole block: there are fewer entries than there can be
   const std::uint32_t first_row = row_block * Shape::kRows;
   const std::uint32_t end_row =
       first_row + Shape::kRows < task.rows.count() ? first_row + Shape::kRows : task.rows.count();
@@ -280,10 +297,12 @@ MEMLANE_KERNEL void attend_block(Warp& warp, const AttendTask& task, std::uint32
   state.store(warp, task, warp_row, kv_head, split);
 }
 
-/// Merges the partials of the pieces of one row, in their order: out is [tokens, heads ...] as in the task.
+/// Merges the partials of the pieces of one row, in their order: out is [tokens, heads ...] as in the task. That of a
+/// single piece keeps its bits.
 template <class Warp>
-MEMLANE_KERNEL void merge_pieces(Warp& warp, const AttendTask& task, std::size_t flat, float* sum, float* max,
+MEMLANE_KERNEL void merge_pieces(Warp& warp, const AttendTask& made, std::size_t flat, float* sum, float* max,
                                  float* weight) {
+  const AttendTask task = as_it_is(made);
   const std::size_t pairs = static_cast<std::size_t>(task.rows.tokens) * task.rows.heads;
   float most = kNothing;
   for (std::uint32_t split = 0; split < task.splits; ++split) {
@@ -291,14 +310,14 @@ MEMLANE_KERNEL void merge_pieces(Warp& warp, const AttendTask& task, std::size_t
     most = other > most ? other : most;
   }
   const float base = most == kNothing ? 0.0F : most;
-  float total = 0;
-  for (std::uint32_t split = 0; split < task.splits; ++split) {
+  float total = task.weight[flat] * exponential(task.max[flat] - base);
+  for (std::uint32_t split = 1; split < task.splits; ++split) {
     total += task.weight[split * pairs + flat] * exponential(task.max[split * pairs + flat] - base);
   }
   warp.each([&](int lane) {
     for (std::uint32_t d = static_cast<std::uint32_t>(lane); d < task.head_dim; d += 32) {
-      float element = 0;
-      for (std::uint32_t split = 0; split < task.splits; ++split) {
+      float element = task.sum[flat * task.head_dim + d] * exponential(task.max[flat] - base);
+      for (std::uint32_t split = 1; split < task.splits; ++split) {
         const std::size_t at = split * pairs + flat;
         element += task.sum[at * task.head_dim + d] * exponential(task.max[at] - base);
       }

@@ -1,18 +1,22 @@
-#include "kernels/cuda/attend_block.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/visibility.h"
+#include "kernels/cuda/tasks.h"
 
 namespace memlane {
 
 namespace cuda {
 namespace {
 
-/// Few query rows: one warp, entries split. Many: four warps of 32 rows.
+/// Few query rows: one warp, entries split. Many: four warps of 32 rows, or two where the GPU has less shared memory.
 template <int Steps>
 using FewRows = TileShape<Steps, 1, 1>;
 template <int Steps>
 using ManyRows = TileShape<Steps, 4, 2>;
+template <int Steps>
+using LessRows = TileShape<Steps, 2, 2>;
+
+/// Shared memory that a block may have on every GPU of compute capability 8.0 or later; desktop GPUs have no more.
+constexpr std::size_t kLeastShared = std::size_t{99} << 10;
 
 template <class Shape>
 __global__ void __launch_bounds__(Shape::kWarps * 32) attend_kernel(const AttendTask task) {
@@ -31,21 +35,11 @@ __global__ void __launch_bounds__(kRowWarps * 32)
 
 template <class Shape>
 void launch(CudaExec& exec, AttendTask task, CudaPartial out) {
-  const std::uint32_t row_blocks_of_head = (task.rows.count() + Shape::kRows - 1) / Shape::kRows;
-  const std::uint64_t blocks = static_cast<std::uint64_t>(row_blocks_of_head) * task.entries.kv_heads;
-  task.splits = splits_for(blocks, task.entries.tiles, wanted_blocks(exec));
+  place_pieces<Shape>(exec, task, out);
   const std::size_t pairs = out.max.size();
-  task.sum = out.sum.data();
-  task.max = out.max.data();
-  task.weight = out.weight.data();
-  if (task.splits > 1) {
-    task.sum = reinterpret_cast<float*>(exec.scratch(task.splits * (out.sum.size() + 2 * pairs) * sizeof(float)));
-    task.max = task.sum + task.splits * out.sum.size();
-    task.weight = task.max + task.splits * pairs;
-  }
   constexpr std::size_t kShared = AttendMemory<Shape>::kBytes;
   allow_shared(exec, attend_kernel<Shape>, kShared);
-  const dim3 grid(row_blocks_of_head, task.entries.kv_heads, task.splits);
+  const dim3 grid(row_blocks_of_head<Shape>(task.rows), task.entries.kv_heads, task.splits);
   attend_kernel<Shape><<<grid, Shape::kWarps * 32, kShared, exec.internals().stream>>>(task);
   MEMLANE_LAUNCHED("attend");
   if (task.splits == 1) return;
@@ -112,21 +106,18 @@ CudaPartial CudaPartialBuffer::get(std::size_t tokens, std::size_t heads, std::s
 void attend(CudaExec& exec, View<const float, 3, Cuda> queries, const cuda::Entries& entries, float scale,
             Visibility visibility, CudaPartial out) {
   MEMLANE_EXPECTS(queries.extents() == out.sum.extents());
-  MEMLANE_EXPECTS((!visibility.banded && entries.limit == cuda::kAny) || entries.block_count == 1);
   if (queries.empty()) return;
-  cuda::AttendTask task;
-  task.queries = queries.data();
-  task.rows = cuda::rows_of(queries, entries);
-  task.head_dim = static_cast<std::uint32_t>(queries.extent(2));
-  task.entries = entries;
-  task.band = cuda::band_of(visibility);
-  task.scale = scale;
+  const cuda::AttendTask task = cuda::attend_task(queries, entries, scale, visibility);
   cuda::with_steps(queries.extent(2), [&](auto steps) {
+    constexpr std::size_t kShared = cuda::AttendMemory<cuda::ManyRows<steps()>>::kBytes;
     if (task.rows.count() <= cuda::FewRows<steps()>::kRows) {
-      cuda::launch<cuda::FewRows<steps()>>(exec, task, out);
-    } else {
-      cuda::launch<cuda::ManyRows<steps()>>(exec, task, out);
+      return cuda::launch<cuda::FewRows<steps()>>(exec, task, out);
     }
+    if constexpr (kShared > cuda::kLeastShared) {
+      static_assert(cuda::AttendMemory<cuda::LessRows<steps()>>::kBytes <= cuda::kLeastShared);
+      if (kShared > exec.shared_bytes()) return cuda::launch<cuda::LessRows<steps()>>(exec, task, out);
+    }
+    cuda::launch<cuda::ManyRows<steps()>>(exec, task, out);
   });
 }
 

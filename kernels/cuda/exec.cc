@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
+
 #include "kernels/cuda/internals.h"
 
 namespace memlane {
@@ -9,6 +11,13 @@ namespace memlane {
 namespace {
 /// What cuBLAS recommends for Hopper.
 constexpr std::size_t kBlasWorkspace = std::size_t{32} << 20;
+
+std::atomic<std::uint64_t> allocations{0};  // and what was freed
+
+/// For what a graph cannot do.
+void refuse_while_recording(const CudaExec::Internals& in, const char* what) {
+  if (in.recording) throw DeviceError(fmt::format("cuda:{}: {} while a graph is recorded", in.device, what));
+}
 }  // namespace
 
 namespace detail {
@@ -28,6 +37,7 @@ void device_error(const char* call, const char* file, int line, cublasStatus_t s
 
 void* allocate_on_device(std::size_t bytes) {
   void* pointer = nullptr;
+  ++allocations;
   const cudaError_t error = cudaMalloc(&pointer, bytes);
   if (error != cudaSuccess) {
     device_error(fmt::format("cudaMalloc of {} bytes", bytes).c_str(), __FILE__, __LINE__, error);
@@ -37,8 +47,26 @@ void* allocate_on_device(std::size_t bytes) {
 
 void free_on_device(void* pointer) noexcept {
   if (pointer == nullptr) return;
+  ++allocations;
   cudaDeviceSynchronize();  // kernels may still use it
   cudaFree(pointer);        // nothing to do about an error here: the next checked call reports it
+}
+
+std::uint64_t device_allocations() noexcept {
+  return allocations;
+}
+
+void* allocate_pinned(std::size_t bytes) {
+  void* pointer = nullptr;
+  const cudaError_t error = cudaHostAlloc(&pointer, bytes, cudaHostAllocDefault);
+  if (error != cudaSuccess) {
+    device_error(fmt::format("cudaHostAlloc of {} bytes", bytes).c_str(), __FILE__, __LINE__, error);
+  }
+  return pointer;
+}
+
+void free_pinned(void* pointer) noexcept {
+  if (pointer != nullptr) cudaFreeHost(pointer);
 }
 
 void zero_on_device(void* pointer, std::size_t bytes) {
@@ -47,17 +75,27 @@ void zero_on_device(void* pointer, std::size_t bytes) {
 }
 
 void copy_to_device(CudaExec& exec, void* to, const void* from, std::size_t bytes) {
+  refuse_while_recording(exec.internals(), "a copy from memory that is not pinned");
   // From memory that is not pinned, this returns once the source has been read.
   if (bytes > 0) MEMLANE_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, exec.internals().stream));
 }
 
 void copy_to_host(CudaExec& exec, void* to, const void* from, std::size_t bytes) {
+  refuse_while_recording(exec.internals(), "a copy to memory that is not pinned");
   if (bytes > 0) MEMLANE_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, exec.internals().stream));
   exec.synchronize();
 }
 
 void copy_on_device(CudaExec& exec, void* to, const void* from, std::size_t bytes) {
   if (bytes > 0) MEMLANE_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, exec.internals().stream));
+}
+
+void copy_from_pinned(CudaExec& exec, void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) MEMLANE_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, exec.internals().stream));
+}
+
+void copy_to_pinned(CudaExec& exec, void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) MEMLANE_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, exec.internals().stream));
 }
 
 }  // namespace detail
@@ -124,6 +162,7 @@ std::size_t CudaExec::shared_bytes() const {
 }
 
 void CudaExec::synchronize() {
+  refuse_while_recording(*internals_, "a wait");
   MEMLANE_CUDA(cudaStreamSynchronize(internals_->stream));
 }
 

@@ -56,6 +56,10 @@ namespace detail {
 void copy_to_device(CudaExec& exec, void* to, const void* from, std::size_t bytes);
 void copy_to_host(CudaExec& exec, void* to, const void* from, std::size_t bytes);
 void copy_on_device(CudaExec& exec, void* to, const void* from, std::size_t bytes);
+/// Between the device and memory of the host that is pinned: they return before the copies are done, and become part of
+/// a graph that is recorded.
+void copy_from_pinned(CudaExec& exec, void* to, const void* from, std::size_t bytes);
+void copy_to_pinned(CudaExec& exec, void* to, const void* from, std::size_t bytes);
 }  // namespace detail
 
 /// Copies of the same extents between host and device. The host's side is free for reuse when these return; upload may

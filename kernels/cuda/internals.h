@@ -41,6 +41,7 @@ struct CudaExec::Internals {
   std::string name;
   std::size_t total_bytes = 0, multiprocessors = 0, shared_bytes = 0;
   cudaStream_t stream = nullptr;
+  bool recording = false;  // what goes to the stream becomes a graph
   cublasLtHandle_t blas = nullptr;
   CudaBuffer<std::byte> blas_workspace;
   CudaBuffer<std::byte> scratch;

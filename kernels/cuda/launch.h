@@ -2,10 +2,11 @@
 
 // Only for .cu sources: what launching the kernels over entries takes.
 
-#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/internals.h"
-#include "kernels/cuda/tile_scores.h"
 
 namespace memlane::cuda {
 
@@ -25,18 +26,6 @@ void allow_shared(CudaExec& exec, Kernel* kernel, std::size_t bytes) {
   MEMLANE_EXPECTS(bytes <= exec.shared_bytes());
   MEMLANE_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(bytes)));
-}
-
-/// Blocks of threads that a launch should have at least: a few for each multiprocessor.
-inline std::uint64_t wanted_blocks(const CudaExec& exec) {
-  return 4 * exec.multiprocessors();
-}
-
-inline Rows rows_of(View<const float, 3, Cuda> queries, const Entries& entries) {
-  const std::size_t tokens = queries.extent(0), heads = queries.extent(1), head_dim = queries.extent(2);
-  MEMLANE_EXPECTS(entries.kv_heads > 0 && heads % entries.kv_heads == 0 && head_dim % 2 == 0 && tokens < (1U << 24));
-  return {static_cast<std::uint32_t>(tokens), static_cast<std::uint32_t>(heads),
-          static_cast<std::uint32_t>(heads / entries.kv_heads)};
 }
 
 /// One warp each for many rows, four warps a block.

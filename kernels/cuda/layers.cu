@@ -88,8 +88,9 @@ __global__ void narrow_kernel(const float* x, std::size_t size, __nv_bfloat16* o
 }
 
 /// One thread a pair of elements.
-__global__ void rope_kernel(const float* x, const float* cosines, const float* sines, std::size_t first,
+__global__ void rope_kernel(const float* x, const float* cosines, const float* sines, cuda::Number from,
                             std::size_t last, std::size_t heads, std::size_t half, std::size_t pairs, float* out) {
+  const std::size_t first = from.get();
   for (std::size_t pair = first_element(); pair < pairs; pair += element_step()) {
     const std::size_t i = pair % half;
     const std::size_t row = pair / half;  // of [tokens, heads]
@@ -106,7 +107,8 @@ __global__ void rope_kernel(const float* x, const float* cosines, const float* s
 /// One thread a unit, two elements of a key. Neighbouring threads write
 /// neighbouring entries of a panel, which lie side by side.
 __global__ void append_keys_kernel(const float* keys, std::size_t tokens, std::size_t kv_heads, std::size_t units,
-                                   std::size_t first, std::uint32_t* panels, std::size_t stride_units) {
+                                   cuda::Number from, std::uint32_t* panels, std::size_t stride_units) {
+  const std::size_t first = from.get();
   const std::size_t size = tokens * kv_heads * units;
   for (std::size_t i = first_element(); i < size; i += element_step()) {
     const std::size_t token = i % tokens;
@@ -120,7 +122,8 @@ __global__ void append_keys_kernel(const float* keys, std::size_t tokens, std::s
 }
 
 __global__ void append_values_kernel(const float* values, std::size_t tokens, std::size_t kv_heads,
-                                     std::size_t head_dim, std::size_t first, __nv_bfloat16* rows, std::size_t stride) {
+                                     std::size_t head_dim, cuda::Number from, __nv_bfloat16* rows, std::size_t stride) {
+  const std::size_t first = from.get();
   const std::size_t size = tokens * kv_heads * head_dim;
   for (std::size_t i = first_element(); i < size; i += element_step()) {
     const std::size_t d = i % head_dim;
@@ -130,15 +133,28 @@ __global__ void append_values_kernel(const float* values, std::size_t tokens, st
   }
 }
 
+__global__ void append_rows_kernel(const float* rows, std::size_t size, std::size_t width, cuda::Number from,
+                                   float* to) {
+  float* begin = to + from.get() * width;
+  for (std::size_t i = first_element(); i < size; i += element_step()) begin[i] = rows[i];
+}
+
 }  // namespace
 
 void embed(CudaExec& exec, View<const std::byte, 1, Cuda> table, DType dtype, std::span<const std::int32_t> ids,
            View<float, 2, Cuda> out) {
+  if (ids.empty()) return;
+  auto* device_ids = reinterpret_cast<std::int32_t*>(exec.scratch(ids.size_bytes()));
+  detail::copy_to_device(exec, device_ids, ids.data(), ids.size_bytes());
+  embed(exec, table, dtype, View<const std::int32_t, 1, Cuda>(device_ids, {ids.size()}), out);
+}
+
+void embed(CudaExec& exec, View<const std::byte, 1, Cuda> table, DType dtype, View<const std::int32_t, 1, Cuda> ids,
+           View<float, 2, Cuda> out) {
   const std::size_t hidden = out.extent(1);
   MEMLANE_EXPECTS(out.extent(0) == ids.size());
   if (out.empty()) return;
-  auto* device_ids = reinterpret_cast<std::int32_t*>(exec.scratch(ids.size_bytes()));
-  detail::copy_to_device(exec, device_ids, ids.data(), ids.size_bytes());
+  const std::int32_t* device_ids = ids.data();
   const auto blocks = static_cast<unsigned>(ids.size());
   const cudaStream_t stream = exec.internals().stream;
   if (dtype == DType::f32) {
@@ -193,32 +209,41 @@ void narrow_to_bf16(CudaExec& exec, View<const float, 1, Cuda> x, View<BFloat16,
 }
 
 void rope(CudaExec& exec, View<const float, 3, Cuda> x, View<const float, 2, Cuda> cosines,
-          View<const float, 2, Cuda> sines, std::size_t first, View<float, 3, Cuda> out, std::size_t last) {
+          View<const float, 2, Cuda> sines, cuda::Position first, View<float, 3, Cuda> out, std::size_t last) {
   const std::size_t half = x.extent(2) / 2;
   MEMLANE_EXPECTS(x.extents() == out.extents() && cosines.extents() == sines.extents() && x.extent(2) % 2 == 0);
-  MEMLANE_EXPECTS(cosines.extent(1) == half && (last < cosines.extent(0) || first + x.extent(0) <= cosines.extent(0)));
+  MEMLANE_EXPECTS(cosines.extent(1) == half &&
+                  (last < cosines.extent(0) || first.now() + x.extent(0) <= cosines.extent(0)));
   if (x.empty()) return;
   const std::size_t pairs = x.size() / 2;
   rope_kernel<<<blocks_for(pairs), kThreads, 0, exec.internals().stream>>>(
-      x.data(), cosines.data(), sines.data(), first, last, x.extent(1), half, pairs, out.data());
+      x.data(), cosines.data(), sines.data(), first.number(), last, x.extent(1), half, pairs, out.data());
   MEMLANE_LAUNCHED("rope");
 }
 
-void append_keys(CudaExec& exec, View<const float, 3, Cuda> keys, CudaHeads panels, std::size_t first) {
+void append_keys(CudaExec& exec, View<const float, 3, Cuda> keys, CudaHeads panels, cuda::Position first) {
   MEMLANE_EXPECTS(keys.extent(2) % 2 == 0 && panels.stride % 2 == 0);
   if (keys.empty()) return;
   append_keys_kernel<<<blocks_for(keys.size() / 2), kThreads, 0, exec.internals().stream>>>(
-      keys.data(), keys.extent(0), keys.extent(1), keys.extent(2) / 2, first,
+      keys.data(), keys.extent(0), keys.extent(1), keys.extent(2) / 2, first.number(),
       reinterpret_cast<std::uint32_t*>(panels.first), panels.stride / 2);
   MEMLANE_LAUNCHED("append_keys");
 }
 
-void append_values(CudaExec& exec, View<const float, 3, Cuda> values, CudaHeads rows, std::size_t first) {
+void append_values(CudaExec& exec, View<const float, 3, Cuda> values, CudaHeads rows, cuda::Position first) {
   if (values.empty()) return;
   append_values_kernel<<<blocks_for(values.size()), kThreads, 0, exec.internals().stream>>>(
-      values.data(), values.extent(0), values.extent(1), values.extent(2), first,
+      values.data(), values.extent(0), values.extent(1), values.extent(2), first.number(),
       reinterpret_cast<__nv_bfloat16*>(rows.first), rows.stride);
   MEMLANE_LAUNCHED("append_values");
+}
+
+void append_rows(CudaExec& exec, View<const float, 2, Cuda> rows, View<float, 2, Cuda> to, cuda::Position first) {
+  MEMLANE_EXPECTS(rows.extent(1) == to.extent(1) && first.now() + rows.extent(0) <= to.extent(0));
+  if (rows.empty()) return;
+  append_rows_kernel<<<blocks_for(rows.size()), kThreads, 0, exec.internals().stream>>>(
+      rows.data(), rows.size(), rows.extent(1), first.number(), to.data());
+  MEMLANE_LAUNCHED("append_rows");
 }
 
 }  // namespace memlane

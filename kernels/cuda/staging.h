@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <memory>
 
@@ -22,9 +23,9 @@ class CudaStaging {
   CudaStaging(CudaStaging&&) noexcept;
   CudaStaging(const CudaStaging&) = delete;
 
-  std::size_t bytes() const;
-  std::byte* host(std::size_t buffer);
-  const std::byte* device(std::size_t buffer) const;
+  std::size_t bytes() const { return device_.front().bytes(); }
+  std::byte* host(std::size_t buffer) { return host_[buffer].data(); }
+  const std::byte* device(std::size_t buffer) const { return device_[buffer].data(); }
 
   void wait_until_sent(std::size_t buffer);          ///< the host waits until the copy marked last has arrived
   void hold_copies(std::size_t buffer);              ///< later copies wait for the work marked last
@@ -35,8 +36,10 @@ class CudaStaging {
   void settle() noexcept;                            ///< the host waits for both queues
 
  private:
+  std::array<PinnedBuffer<std::byte>, kBuffers> host_;
+  std::array<CudaBuffer<std::byte>, kBuffers> device_;
   struct Internals;
-  std::unique_ptr<Internals> internals_;
+  std::unique_ptr<Internals> internals_;  // goes first: it waits for both queues
 };
 
 /// Streams `count` pieces, in order: fill(i, host buffer) writes piece i and returns its bytes, work(i, device buffer)

@@ -6,11 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define MEMLANE_BOTH __host__ __device__
-#else
-#define MEMLANE_BOTH
-#endif
+#include "kernels/cuda/position.h"
 
 namespace memlane::cuda {
 
@@ -40,6 +36,13 @@ MEMLANE_BOTH constexpr std::size_t key_unit(std::size_t entry, std::size_t unit,
   return (entry / kPanelEntries * units + unit) * kPanelEntries + entry % kPanelEntries;
 }
 
+/// In a pass that may be replayed: how many entries a local cache holds before the pass.
+struct Held {
+  const std::uint32_t* on_device = nullptr;  // null in any other pass
+  std::uint32_t now = 0;
+  std::uint32_t room = 0;  // entries that there can be with those of the pass
+};
+
 /// The blocks of all kv heads. Only of a single block can some of the entries be left out.
 struct Entries {
   const Block* blocks = nullptr;  // [kv_heads][block_count]
@@ -47,6 +50,7 @@ struct Entries {
   std::uint32_t block_count = 0;
   std::uint32_t tiles = 0;     // of one head
   std::uint32_t limit = kAny;  // only the first `limit` entries of a block count
+  Held held;                   // of a single block: what limit and tiles come from
 };
 
 /// Where a walk through the tiles of one head stands.
@@ -154,14 +158,25 @@ MEMLANE_BOTH inline Range seen_tiles(const Entries& entries, const Band& band, c
 
 inline constexpr std::uint32_t kMostSplits = 64;
 
+/// Pieces of the entries with which `blocks` blocks of threads become enough for the GPU, however few the tiles are.
+constexpr std::uint32_t wanted_splits(std::uint64_t blocks, std::uint64_t wanted_blocks) {
+  const std::uint64_t wanted = blocks == 0 ? 1 : (wanted_blocks + blocks - 1) / blocks;
+  return wanted < kMostSplits ? static_cast<std::uint32_t>(wanted) : kMostSplits;
+}
+
+/// Into how many pieces so many tiles are split: as many as are wanted, but none of fewer than four tiles. At least 1,
+/// and never fewer for more tiles.
+MEMLANE_BOTH constexpr std::uint32_t splits_of_tiles(std::uint32_t tiles, std::uint32_t wanted) {
+  constexpr std::uint32_t kLeastTiles = 4;
+  const std::uint32_t most = tiles / kLeastTiles;
+  const std::uint32_t splits = wanted < most ? wanted : most;
+  return splits > 0 ? splits : 1;
+}
+
 /// Into how many pieces the entries are split, so that `blocks` blocks of threads become enough for the GPU and no
 /// piece has fewer than four tiles. At least 1.
 constexpr std::uint32_t splits_for(std::uint64_t blocks, std::uint32_t tiles, std::uint64_t wanted_blocks) {
-  constexpr std::uint32_t kLeastTiles = 4;
-  const std::uint64_t wanted = blocks == 0 ? 1 : (wanted_blocks + blocks - 1) / blocks;
-  const std::uint32_t most = tiles / kLeastTiles < kMostSplits ? tiles / kLeastTiles : kMostSplits;
-  const std::uint32_t splits = wanted < most ? static_cast<std::uint32_t>(wanted) : most;
-  return splits > 0 ? splits : 1;
+  return splits_of_tiles(tiles, wanted_splits(blocks, wanted_blocks));
 }
 
 /// Rows of all pieces together, at most, of a call with `rows` rows of all heads in blocks of at most `block_rows`:

@@ -92,6 +92,7 @@ void CudaMemory::follow(CudaExec& exec, std::size_t heads) {
   }
   if (followed_ && windows == windows_) return;
   followed_ = false;
+  ++version_;
   if (memory_.entries() > kMostEntries) {
     input_error("memory of {} entries: expected at most {} on a GPU; use --device cpu", memory_.entries(),
                 kMostEntries);

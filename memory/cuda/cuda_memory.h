@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <optional>
 #include <vector>
@@ -44,7 +45,14 @@ class CudaMemory {
   /// than fit on it.
   void attend(CudaExec& exec, std::size_t layer_slot, View<const float, 3, Cuda> queries, float scale, CudaPartial out);
 
-  /// Windows that were streamed, rather than resident, the last time; for reports and tests.
+  /// Brings what the device has up to what the documents are made of, as attend() does first. heads: of queries. Throws
+  /// as attend().
+  void follow(CudaExec& exec, std::size_t heads);
+  /// Changes when follow() has changed anything: as long as it is the same, attend() queues the same work, if its
+  /// arguments and the arrays of the device are the same and nothing is streamed.
+  std::uint64_t version() const { return version_; }
+
+  /// Windows that were streamed, rather than resident, the last time.
   std::size_t streamed_windows() const;
 
   /// Bytes of the device that passes of `tokens` tokens with so many query heads take, beside entries and staging, the
@@ -75,7 +83,6 @@ class CudaMemory {
     std::size_t first_entry = 0;
   };
 
-  void follow(CudaExec& exec, std::size_t heads);
   void copy_resident(CudaExec& exec, const std::vector<Window>& windows, std::size_t resident);
   void copy(CudaExec& exec, const Window& window);
   void require_staging(CudaExec& exec, std::size_t heads);
@@ -108,6 +115,7 @@ class CudaMemory {
   std::vector<Group> groups_;                  // resident ones first
   CudaBuffer<cuda::Block> tables_;
   bool followed_ = false;               // whether all of the above is complete
+  std::uint64_t version_ = 0;           // how often it was changed
   std::optional<CudaStaging> staging_;  // made when something is streamed
   CudaPartialBuffer of_piece_;
   CudaBuffer<std::int32_t> ids_, more_ids_;

@@ -7,6 +7,7 @@
 #include "runtime/backend.h"
 #include "runtime/cuda/cuda_local_cache.h"
 #include "runtime/cuda/cuda_model.h"
+#include "runtime/cuda/cuda_steps.h"
 
 namespace memlane {
 
@@ -37,8 +38,10 @@ struct Backend<CudaExec> {
   using Blocks = cuda::Entries;
   using Cache = CudaLocalCache;
   using Rotations = CudaRopeTable;
+  using Position = cuda::Position;
   using LayerWeights = CudaLayerWeights;
   using Weights = CudaWeights;
+  using Steps = CudaSteps;
   using SeenMemory = CudaMemory;
   using MemorySight = CudaMemory;
 
@@ -50,6 +53,10 @@ struct Backend<CudaExec> {
                                   std::size_t end) {
     return {exec, frequencies, first, end};
   }
+  static Steps make_steps(CudaExec& exec, const Model& model) {
+    return {exec, model.cuda->steps, model.config.vocab_size, model.cuda->graphs};
+  }
+  static Position position(const Cache& cache, LayerKind kind) { return cache.position(kind); }
   static const Weights& weights(const Model& model) { return model.cuda->weights; }
 };
 

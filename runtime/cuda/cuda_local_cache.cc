@@ -49,16 +49,16 @@ CudaBuffer<cuda::Block> CudaLocalCache::make_table(const Layer& layer, const Cud
   return made;
 }
 
-void CudaLocalCache::rewrite(CudaExec& exec, std::size_t layer, std::size_t first, View<const float, 3, Cuda> keys) {
+void CudaLocalCache::rewrite(CudaExec& exec, std::size_t layer, cuda::Position first, View<const float, 3, Cuda> keys) {
   Layer& to = layers_[layer];
-  MEMLANE_EXPECTS(first + keys.extent(0) <= capacity(to.kind) && keys.size() == keys.extent(0) * row_size());
+  MEMLANE_EXPECTS(first.now() + keys.extent(0) <= capacity(to.kind) && keys.size() == keys.extent(0) * row_size());
   append_keys(exec, keys, {to.keys.data(), to.head_keys}, first);
 }
 
-void CudaLocalCache::rewrite_at_zero(CudaExec& exec, std::size_t layer, std::size_t first,
+void CudaLocalCache::rewrite_at_zero(CudaExec& exec, std::size_t layer, cuda::Position first,
                                      View<const float, 3, Cuda> keys) {
   Layer& to = layers_[layer];
-  MEMLANE_EXPECTS(first + keys.extent(0) <= capacity(to.kind) && to.keys_at_zero.size() > 0);
+  MEMLANE_EXPECTS(first.now() + keys.extent(0) <= capacity(to.kind) && to.keys_at_zero.size() > 0);
   append_keys(exec, keys, {to.keys_at_zero.data(), to.head_keys}, first);
 }
 
@@ -66,7 +66,7 @@ void CudaLocalCache::store(CudaExec& exec, std::size_t layer, View<const float, 
                            View<const float, 3, Cuda> values) {
   MEMLANE_EXPECTS(keys.extents() == values.extents());
   Layer& to = layers_[layer];
-  const std::size_t first = size_of_layer(layer);
+  const cuda::Position first = position_of_layer(layer);
   rewrite(exec, layer, first, keys);
   append_values(exec, values, {to.values.data(), capacity(to.kind) * head_dim_}, first);
 }
@@ -74,18 +74,17 @@ void CudaLocalCache::store(CudaExec& exec, std::size_t layer, View<const float, 
 void CudaLocalCache::store_unrotated(std::size_t layer, View<const float, 3, Cuda> keys,
                                      View<const float, 3, Cuda> values) {
   Layer& to = layers_[layer];
-  const std::size_t at = size_of_layer(layer) * row_size();
   const auto copy = [&](View<const float, 3, Cuda> from, CudaBuffer<float>& rows) {
     if (rows.size() == 0) return;
-    MEMLANE_EXPECTS(at + from.size() <= rows.size());
-    detail::copy_on_device(*exec_, rows.data() + at, from.data(), from.size() * sizeof(float));
+    append_rows(*exec_, from.reshape<2>({from.extent(0), row_size()}), rows.view<2>({capacity(to.kind), row_size()}),
+                position_of_layer(layer));
   };
   copy(keys, to.raw_keys);
   copy(values, to.raw_values);
 }
 
 void CudaLocalCache::store_at_zero(CudaExec& exec, std::size_t layer, View<const float, 3, Cuda> keys) {
-  rewrite_at_zero(exec, layer, size_of_layer(layer), keys);
+  rewrite_at_zero(exec, layer, position_of_layer(layer), keys);
 }
 
 void CudaLocalCache::advance(std::size_t tokens) {
@@ -117,24 +116,27 @@ void CudaLocalCache::keep(std::size_t head, std::size_t tail) {
   size = head + tail;
 }
 
+/// pending: tokens that are stored but not yet counted.
 cuda::Entries CudaLocalCache::entries_of(const Layer& layer, const CudaBuffer<cuda::Block>& table,
-                                         std::size_t count) const {
-  MEMLANE_EXPECTS(count <= capacity(layer.kind));
+                                         std::size_t pending) const {
+  const std::size_t held = size(layer.kind), room = capacity(layer.kind);
+  MEMLANE_EXPECTS(held + pending <= room);
   cuda::Entries entries;
   entries.blocks = table.data();
   entries.kv_heads = static_cast<std::uint32_t>(kv_heads_);
   entries.block_count = 1;
-  entries.limit = static_cast<std::uint32_t>(count);
+  entries.limit = static_cast<std::uint32_t>(held + pending);
   entries.tiles = cuda::tiles_for(entries.limit);
+  entries.held = {on_device(layer.kind), static_cast<std::uint32_t>(held), static_cast<std::uint32_t>(room)};
   return entries;
 }
 
 cuda::Entries CudaLocalCache::blocks(std::size_t layer, std::size_t pending) const {
-  return entries_of(layers_[layer], layers_[layer].table, size_of_layer(layer) + pending);
+  return entries_of(layers_[layer], layers_[layer].table, pending);
 }
 
 cuda::Entries CudaLocalCache::blocks_at_zero(std::size_t layer, std::size_t pending) const {
-  return entries_of(layers_[layer], layers_[layer].table_at_zero, size_of_layer(layer) + pending);
+  return entries_of(layers_[layer], layers_[layer].table_at_zero, pending);
 }
 
 View<const float, 3, Cuda> CudaLocalCache::unrotated(std::size_t layer, std::size_t first) const {

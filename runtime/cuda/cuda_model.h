@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "kernels/cuda/exec.h"
+#include "kernels/cuda/graph.h"
 #include "runtime/cuda/cuda_plan.h"
 #include "runtime/cuda/cuda_weights.h"
 #include "runtime/model.h"
@@ -14,7 +15,9 @@ struct CudaModel {
   explicit CudaModel(int device) : exec(device) {}
   CudaExec exec;
   CudaWeights weights;
-  CudaLimits limits;  ///< of sessions that start from here on
+  CudaLimits limits;   ///< of sessions that start from here on
+  bool graphs = true;  ///< whether those launch steps of decoding as graphs
+  StepCounts steps;    ///< of all sessions
 };
 
 /// Throws InputError if the model does not fit on the device or cannot run on it in this precision.

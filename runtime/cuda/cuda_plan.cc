@@ -12,7 +12,8 @@ namespace memlane {
 
 namespace {
 
-/// What the driver, cuBLASLt, kernels and the tables of blocks take, and what arrays of the window are rounded up by.
+/// What the driver, cuBLASLt, kernels, graphs and the tables of blocks take, and what arrays of the window are rounded
+/// up by.
 constexpr std::size_t kReserve = std::size_t{512} << 20;
 
 /// Entries of the largest window that a session sees or makes.
@@ -33,8 +34,8 @@ std::size_t dequantised_bytes(const ModelConfig& config, WeightFormat format) {
                    bytes(hidden, config.intermediate_size), bytes(config.vocab_size, hidden)});
 }
 
-/// Of passes over `tokens` tokens: the decoder's arrays, logits of all of them, what memory is attended to with, and
-/// the segment that a window becomes.
+/// Of passes over `tokens` tokens: the decoder's arrays, logits of all of them and of a step, what memory is attended
+/// to with, and the segment that a window becomes.
 std::size_t work_bytes(const CudaExec& exec, const ModelConfig& config, const MemorySettings& settings,
                        Precision precision, const Memory& memory, std::size_t tokens) {
   const EntryShape& shape = memory.shape();
@@ -42,7 +43,8 @@ std::size_t work_bytes(const CudaExec& exec, const ModelConfig& config, const Me
   const std::size_t moved = keeps_unrotated_keys(config, settings)  // by CudaLocalCache::keep(), a layer at a time
                                 ? local_capacity(settings, LayerKind::plain) * config.num_kv_heads * config.head_dim
                                 : 0;
-  return Decoder<CudaExec>::workspace_bytes(config, tokens) + tokens * config.vocab_size * sizeof(float) +
+  return Decoder<CudaExec>::workspace_bytes(config, tokens) +
+         (tokens + 1) * config.vocab_size * sizeof(float) +  // and those of steps, apart
          CudaMemory::workspace_bytes(exec, shape, memory.lookup(), config.num_heads, tokens) +
          attend_scratch_bytes(exec, tokens, config.num_heads, config.head_dim) + segment + moved * sizeof(float) +
          dequantised_bytes(config, precision.weights);

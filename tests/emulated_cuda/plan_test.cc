@@ -91,6 +91,9 @@ TEST_P(KeptPlan, IsWhatASessionTakes) {
       std::vector<float> logits(64 * model.config.vocab_size);  // as many as a pass can be asked for
       session.call(random.ids(64, model.config.vocab_size), 64, {logits.data(), {64, model.config.vocab_size}});
       for (const float logit : logits) ASSERT_TRUE(std::isfinite(logit));
+      for (int step = 0; step < 4; ++step) {
+        session.call(random.ids(1, model.config.vocab_size), 64, {logits.data(), {1, model.config.vocab_size}});
+      }
     }
     constexpr std::size_t kTables = 16384;  // of blocks, which are in the reserve
     EXPECT_LE(device.peak - before, model.cuda->limits.bytes + kTables) << windows << " windows resident";

@@ -3,47 +3,28 @@
 
 #include "kernels/cuda/staging.h"
 
-#include <array>
-
 namespace memlane {
 
-struct CudaStaging::Internals {
-  std::size_t bytes = 0;
-  std::array<Buffer<std::byte>, kBuffers> host;
-  std::array<CudaBuffer<std::byte>, kBuffers> device;
-};
+struct CudaStaging::Internals {};
 
-CudaStaging::CudaStaging(CudaExec&, std::size_t bytes) : internals_(std::make_unique<Internals>()) {
-  internals_->bytes = bytes;
+CudaStaging::CudaStaging(CudaExec&, std::size_t bytes) {
   for (std::size_t i = 0; i < kBuffers; ++i) {
-    internals_->host[i] = Buffer<std::byte>(bytes);
-    internals_->device[i] = CudaBuffer<std::byte>(bytes);
+    host_[i] = PinnedBuffer<std::byte>(bytes);
+    device_[i] = CudaBuffer<std::byte>(bytes);
   }
 }
 
 CudaStaging::~CudaStaging() = default;
 CudaStaging::CudaStaging(CudaStaging&&) noexcept = default;
 
-std::size_t CudaStaging::bytes() const {
-  return internals_->bytes;
-}
-
-std::byte* CudaStaging::host(std::size_t buffer) {
-  return internals_->host[buffer].data();
-}
-
-const std::byte* CudaStaging::device(std::size_t buffer) const {
-  return internals_->device[buffer].data();
-}
-
 void CudaStaging::wait_until_sent(std::size_t buffer) {
-  std::memset(internals_->host[buffer].data(), 0xff, internals_->bytes);
+  std::memset(host_[buffer].data(), 0xff, bytes());
 }
 
 void CudaStaging::copy(std::size_t buffer, std::size_t bytes) {
-  MEMLANE_EXPECTS(bytes <= internals_->bytes);
-  std::memset(internals_->device[buffer].data(), 0xff, internals_->bytes);
-  std::memcpy(internals_->device[buffer].data(), internals_->host[buffer].data(), bytes);
+  MEMLANE_EXPECTS(bytes <= this->bytes());
+  std::memset(device_[buffer].data(), 0xff, this->bytes());
+  std::memcpy(device_[buffer].data(), host_[buffer].data(), bytes);
 }
 
 void CudaStaging::hold_copies(std::size_t) {}

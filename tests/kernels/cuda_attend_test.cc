@@ -17,14 +17,8 @@ struct Shape {
   std::uint32_t limit = cuda::kAny;  // entries of the single block that count
 };
 
-/// All blocks of threads of a call, then the merge of its pieces.
 template <class Tiles>
-void emulate(cuda::AttendTask task, OwnedPartial& out) {
-  const std::size_t pairs = out.max.size();
-  std::vector<float> sum(task.splits * out.sum.size(), NAN), max(task.splits * pairs, NAN), weight(max);
-  task.sum = sum.data();
-  task.max = max.data();
-  task.weight = weight.data();
+void emulate_blocks(const cuda::AttendTask& task) {
   const std::uint32_t row_blocks = (task.rows.count() + Tiles::kRows - 1) / Tiles::kRows;
   for (std::uint32_t split = 0; split < task.splits; ++split) {
     for (std::uint32_t head = 0; head < task.entries.kv_heads; ++head) {
@@ -35,6 +29,17 @@ void emulate(cuda::AttendTask task, OwnedPartial& out) {
       }
     }
   }
+}
+
+/// All blocks of threads of a call, then the merge of its pieces.
+template <class Tiles>
+void emulate(cuda::AttendTask task, OwnedPartial& out) {
+  const std::size_t pairs = out.max.size();
+  std::vector<float> sum(task.splits * out.sum.size(), NAN), max(task.splits * pairs, NAN), weight(max);
+  task.sum = sum.data();
+  task.max = max.data();
+  task.weight = weight.data();
+  emulate_blocks<Tiles>(task);
   run_block(1, 0, [&](EmulatedWarp& warp, std::uint32_t*) {
     for (std::size_t flat = 0; flat < pairs; ++flat) {
       cuda::merge_pieces(warp, task, flat, out.sum.data(), out.max.data(), out.weight.data());
@@ -112,6 +117,12 @@ TEST(CudaAttend, EqualsTheReferenceForManyRows) {
   emulate_and_compare<FourWarps<2>>(random, {300, 1, 1, 24, {1, 1, 1, 190, 63}});
 }
 
+// As launched for large heads where blocks have little shared memory.
+TEST(CudaAttend, EqualsTheReferenceWithTwoWarps) {
+  reference::Random random(8);
+  emulate_and_compare<cuda::TileShape<8, 2, 2>>(random, {70, 1, 2, 128, {65, 130}});
+}
+
 TEST(CudaAttend, IsTheSameOverAnyNumberOfPieces) {
   reference::Random random(3);
   for (const std::uint32_t splits : {2U, 3U, 7U, 20U}) {  // 20: more than there are tiles
@@ -151,6 +162,79 @@ TEST(CudaAttend, LeavesOutEntriesBeyondTheLimit) {
     emulate_and_compare<OneWarp<2>>(random, shape);
     ASSERT_FALSE(HasFailure()) << "limit " << limit;
   }
+}
+
+/// A local cache with room for `room` entries, of which `held` and that of the pass's one token are there. Launched for
+/// what there is, or for as much as there can be, with what there is on the device.
+template <class Tiles>
+OwnedPartial attended_to_cache(const std::vector<float>& queries, const cuda::Entries& cache, std::uint32_t held,
+                               Visibility visibility, bool from_device) {
+  constexpr std::uint64_t kWantedBlocks = 12;
+  constexpr std::size_t kHeads = 4, kHeadDim = 20;
+  const std::uint32_t on_device = held;
+  cuda::AttendTask task;
+  task.queries = queries.data();
+  task.rows = {1, kHeads, static_cast<std::uint32_t>(kHeads) / cache.kv_heads};
+  task.head_dim = kHeadDim;
+  task.entries = cache;
+  task.band = cuda::band_of(visibility);
+  task.scale = 0.2F;
+  task.wanted_splits = cuda::wanted_splits(cache.kv_heads, kWantedBlocks);
+  const std::uint32_t room = cache.blocks->count;
+  if (from_device) {
+    task.entries.held = {&on_device, 12345, room};  // what the host knew when it launched
+    task.entries.limit = 1;
+    task.entries.tiles = 0;
+    task.band.first_position = 0;
+    task.splits = cuda::splits_of_tiles(cuda::tiles_for(room), task.wanted_splits);
+  } else {
+    task.entries.limit = held + 1;
+    task.entries.tiles = cuda::tiles_for(held + 1);
+    task.splits = cuda::splits_for(cache.kv_heads, task.entries.tiles, kWantedBlocks);
+  }
+  OwnedPartial partial(1, kHeads, kHeadDim);
+  if (task.splits > 1) {
+    emulate<Tiles>(task, partial);
+    return partial;
+  }
+  task.sum = partial.sum.data();
+  task.max = partial.max.data();
+  task.weight = partial.weight.data();
+  emulate_blocks<Tiles>(task);
+  return partial;
+}
+
+TEST(CudaAttend, HasTheSameBitsLaunchedForTheWholeWindow) {
+  reference::Random random(6);
+  for (const std::uint32_t room : {40U, 700U, 1600U}) {
+    const RandomEntries entries(random, 2, 20, {room}, DType::bf16);
+    const BlockTable table(entries.blocks());
+    for (const std::uint32_t held : {0U, 1U, 38U, 63U, 64U, 255U, 256U, 511U, 640U, 1100U, 1599U}) {
+      if (held + 1 > room) continue;
+      std::vector<Visibility> ways = {Visibility::causal_from(held), Visibility::causal_from(held)};
+      ways[1].max_distance = random.size(0, 300);
+      ways[1].first_entry = random.size(0, 40);
+      ways.push_back({true, held, random.size(0, 300), Visibility::kAnyDistance, 0, random.size(0, 60)});
+      for (const Visibility& way : ways) {
+        const std::vector<float> queries = random.floats(4 * 20, 2);
+        const auto with = [&](bool from_device) {
+          return attended_to_cache<OneWarp<2>>(queries, table.entries(), held, way, from_device);
+        };
+        EXPECT_TRUE(with(true).same_bits_as(with(false))) << held << " of " << room;
+      }
+    }
+  }
+}
+
+TEST(CudaPosition, CountsFromTheNumberOnTheDevice) {
+  const std::uint32_t on_device = 70;
+  const cuda::Position given(30), found(30, &on_device);
+  EXPECT_EQ((given - 4).number().get(), 26U);
+  EXPECT_EQ((found - 4).now(), 26U);
+  EXPECT_EQ((found - 4).number().get(), 66U) << "as it is when it is read";
+  EXPECT_EQ(found.number().get(), 70U);
+  EXPECT_TRUE(30 <= found);
+  EXPECT_FALSE(31 <= found);
 }
 
 }  // namespace

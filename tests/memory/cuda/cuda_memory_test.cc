@@ -119,7 +119,12 @@ TEST_P(CudaMemoryTest, FollowsADocumentThatGrowsOutOfTheDevice) {
                       {.resident = 5 * device_bytes(shape_.segment_bytes(64)), .piece = 2 * layer_bytes(shape_, 64)});
   for (const std::size_t count : {3, 64, 20, 64, 64}) {
     second_->append(random_, count);
+    const std::uint64_t before = followed.version();
     const OwnedPartial found = attended(followed, 1);
+    EXPECT_NE(followed.version(), before);
+    const std::uint64_t version = followed.version();
+    attended(followed, 0);
+    EXPECT_EQ(followed.version(), version) << "nothing has changed";
     CudaMemory whole(*memory_, pool_, {.piece = 2 * layer_bytes(shape_, 64)});
     EXPECT_TRUE(found.same_bits_as(attended(whole, 1)));
     compare(found, 1);

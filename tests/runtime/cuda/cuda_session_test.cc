@@ -89,6 +89,11 @@ class CudaSession : public ::testing::TestWithParam<Way> {
   std::vector<std::vector<float>> logits(DeviceChoice device, const CudaLimits& limits = {}) {
     const Model model = load_model(exec_, folder_.path(), DType::bf16, device);
     if (model.cuda != nullptr) model.cuda->limits = limits;
+    return logits(model, std::vector<std::size_t>{30, 1, 1, 7, 26, 1, 1, 1});
+  }
+
+  /// calls: tokens of each.
+  std::vector<std::vector<float>> logits(const Model& model, const std::vector<std::size_t>& calls) {
     const MemorySettings settings = resolve_memory_settings(model.config, GetParam().overrides);
     const auto documents = read_documents(model, settings);
     std::vector<const DocumentMemory*> seen;
@@ -96,7 +101,7 @@ class CudaSession : public ::testing::TestWithParam<Way> {
     Session session(exec_, model, settings, GetParam().lookup, seen);
     reference::Random random(9);
     std::vector<std::vector<float>> all;
-    for (const std::size_t tokens : {30, 1, 1, 7, 26, 1, 1, 1}) {
+    for (const std::size_t tokens : calls) {
       const auto ids = random.ids(tokens, model.config.vocab_size);
       std::vector<float> row(model.config.vocab_size, NAN);
       session.call(ids, settings.last_context_length, {row.data(), {1, row.size()}});
@@ -135,8 +140,67 @@ TEST_P(CudaSession, SaysTheSameToTheBitWithEntriesOnTheHost) {
   EXPECT_EQ(logits({0}, limits), resident);
 }
 
+/// Over ends of windows, and among calls of several tokens.
+TEST_P(CudaSession, SaysTheSameToTheBitWithStepsAsGraphs) {
+  std::vector<std::size_t> calls = {30, 1, 1, 1, 1, 7, 1, 1, 1, 1, 1};
+  calls.insert(calls.end(), 30, 1);
+  const Model model = load_model(exec_, folder_.path(), DType::bf16, {0});
+  model.cuda->graphs = false;
+  const auto one_by_one = logits(model, calls);
+  EXPECT_EQ(model.cuda->steps.rehearsed, 0U);
+  model.cuda->graphs = true;
+  EXPECT_EQ(logits(model, calls), one_by_one);
+  const StepCounts& steps = model.cuda->steps;
+  EXPECT_EQ(steps.refusal, "");
+  if (GetParam().name == "FrequenciesThatFollowTheLength") {
+    EXPECT_EQ(steps.rehearsed, 0U) << "every step has other tables";
+    return;
+  }
+  EXPECT_EQ(steps.rehearsed + steps.replayed, 39U);
+  EXPECT_GE(steps.replayed, 20U);
+  EXPECT_LE(steps.recorded, 12U);
+}
+
 INSTANTIATE_TEST_SUITE_P(Ways, CudaSession, ::testing::ValuesIn(ways()),
                          [](const auto& each) { return each.param.name; });
+
+/// A graph that was made before a call of many tokens, before another session, or before a memory grew, is not used.
+TEST(CudaSteps, AreRecordedAgainWhenWhatTheyWereGivenIsGone) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << "this machine has no GPU that CUDA can use";
+  TemporaryFolder folder;
+  reference::RandomModel shape;
+  shape.hidden = 64;
+  shape.intermediate = 96;
+  shape.head_dim = 16;
+  shape.window = shape.last_context = 40;
+  shape.mem_dtype = "bfloat16";
+  reference::write_random_checkpoint(folder.path(), shape, 5);
+  CpuExec exec(2);
+  const Model model = load_model(exec, folder.path(), DType::bf16, {0});
+  const MemorySettings settings = resolve_memory_settings(model.config, {});
+  const auto logits = [&](bool graphs) {
+    model.cuda->graphs = graphs;
+    std::vector<std::vector<float>> all;
+    Session first(exec, model, settings, Lookup{}), second(exec, model, settings, Lookup{});
+    reference::Random random(3);
+    const auto call = [&](Session& session, std::size_t tokens) {
+      std::vector<float> row(model.config.vocab_size, NAN);
+      session.call(random.ids(tokens, model.config.vocab_size), 20, {row.data(), {1, row.size()}});
+      all.push_back(row);
+    };
+    for (const std::size_t tokens : {1, 1, 1, 1, 5, 1, 1, 1, 90, 1, 1, 1, 1}) {
+      call(first, tokens);
+      call(second, 1);
+    }
+    for (int i = 0; i < 4; ++i) call(first, 1);
+    return all;
+  };
+  const auto one_by_one = logits(false);
+  EXPECT_EQ(logits(true), one_by_one);
+  EXPECT_GT(model.cuda->steps.replayed, 0U);
+  EXPECT_GT(model.cuda->steps.recorded, 1U);
+  EXPECT_EQ(model.cuda->steps.refusal, "");
+}
 
 /// How far logits are from others, relative to these.
 double distance(const std::vector<float>& found, const std::vector<float>& expected) {
