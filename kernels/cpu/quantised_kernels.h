@@ -35,6 +35,9 @@ struct QuantisedKernels {
   /// Between TileKernels::shape and release.
   void (*gemm_tiles)(std::size_t rows, std::size_t k, const QuantisedRows& a, const std::byte* b, float* c,
                      std::size_t ldc, bool accumulate);
+  /// gemm of an int4 panel as it is stored, for a few rows; null where the set has none.
+  void (*gemm_int4)(std::size_t rows, std::size_t k, const QuantisedRows& a, const std::byte* b, float* c,
+                    std::size_t ldc, bool accumulate);
   /// k floats to int8 with one scale for each group, largest magnitude / 127, rounded to nearest. Steps lie step_bytes
   /// apart. A group with NaN or infinity gets the scale NaN; one below the normal numbers becomes zeros.
   void (*quantise_row)(const float* x, std::size_t k, std::int8_t* values, std::size_t step_bytes, float* scales,

@@ -71,9 +71,13 @@ class Product {
     const std::size_t columns = std::min(kPanelRows, w_.n() - panel * kPanelRows);
     float* out = out_.data() + row * w_.n() + panel * kPanelRows;
     const std::byte* from = reinterpret_cast<const std::byte*>(w_.panel(panel));
-    // Of few rows the weights come from memory, int4 group by group through the first-level cache.
-    const bool expands = w_.format() == WeightFormat::int4;
-    const std::size_t pass_groups = expands && !tiles_ && rows < kLeastTileRows ? 1 : kPassGroups;
+    // Of few rows the weights come from memory: int4 as it is or, where that is not possible, group by group through
+    // the first-level cache.
+    const bool few = !tiles_ && rows < kLeastTileRows;
+    const bool expands = w_.format() == WeightFormat::int4 && !(few && kernels_.gemm_int4 != nullptr);
+    const std::size_t pass_groups = expands && few ? 1 : kPassGroups;
+    const bool as_int4 = w_.format() == WeightFormat::int4 && !expands;
+    const auto gemm = as_int4 ? kernels_.gemm_int4 : tiles_ ? kernels_.gemm_tiles : kernels_.gemm;
     for (std::size_t group = 0; group < groups_; group += pass_groups) {
       const std::size_t k = std::min(pass_groups * kQuantGroup, k_ - group * kQuantGroup);
       const std::size_t first = group * kQuantGroup * (tiles_ ? kTileRows : 1) / 4;  // unit
@@ -81,7 +85,6 @@ class Product {
                                row_bytes_ * (tiles_ ? kTileRows : 1) / 4, scales_ + row * groups_ + group,
                                sums_ + row * groups_ + group, groups_};
       const std::byte* b = expands ? expanded(worker, from, k) : from;
-      const auto gemm = tiles_ ? kernels_.gemm_tiles : kernels_.gemm;
       gemm(rows, k, a, b, sums, kPanelRows, group > 0);
       from += quantised_panel_bytes(w_.format(), k);
     }
