@@ -48,7 +48,8 @@ double SpeedFloor::seconds(const MachineLimits& limits, Precision precision) con
   const double peak = precision.compute == DType::bf16 ? limits.bf16 : limits.f32;
   double matmul_peak = precision.weights == WeightFormat::bf16 ? limits.bf16 : limits.f32;
   if (is_quantised(precision.weights) && limits.int8 > 0) matmul_peak = limits.int8;
-  const double computing = matmul_operations / matmul_peak + attention_operations / peak;
+  const double list_peak = limits.int8 > 0 ? limits.int8 : peak;
+  const double computing = matmul_operations / matmul_peak + attention_operations / peak + list_operations / list_peak;
   return std::max(computing, bytes / limits.read);
 }
 
@@ -150,9 +151,13 @@ SpeedFloor SpeedRun::floor(const SpeedCase& of) const {
   floor.matmul_operations =
       2 * tokens * (layers * layer_weights + (whole ? 0 : kv_weights)) + (whole ? 2 * head_weights : 0);
   const double attending = count(settings.mem_layers.size()) - (whole ? 0 : 1);
-  const double per_entry = (of.lookup.kind == Lookup::Kind::dense ? 4 : 2) * Scan(of.lookup, of.memory).share;
-  floor.attention_operations =
-      2 * q_size * tokens * (tokens + 1) * layers + attending * per_entry * q_size * tokens * count(of.memory);
+  const double pairs = attending * q_size * tokens * count(of.memory);  // of elements of queries and of entries
+  floor.attention_operations = 2 * q_size * tokens * (tokens + 1) * layers;
+  if (of.lookup.has_lists()) {
+    floor.list_operations = 2 * Scan(of.lookup, of.memory).share * pairs;
+  } else {
+    floor.attention_operations += (of.lookup.kind == Lookup::Kind::dense ? 4 : 2) * pairs;
+  }
   return floor;
 }
 

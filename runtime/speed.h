@@ -31,6 +31,7 @@ struct SpeedCase {
 struct SpeedFloor {
   double matmul_operations = 0;
   double attention_operations = 0;
+  double list_operations = 0;  ///< of those with keys in int8
   double bytes = 0;
 
   /// The shortest time at these limits. precision: of the model.

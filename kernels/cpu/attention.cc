@@ -241,14 +241,33 @@ void attend(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 
   });
 }
 
+namespace {
+
+/// A worker's space for the chosen entries of one row.
+struct SelectedScratch {
+  SelectedScratch(ScratchLayout layout, std::size_t k, std::size_t head_dim)
+      : weights(layout.take<float>(panels_for(k) * kPanelEntries)),
+        values(layout.take<const std::uint16_t*>(k)),
+        value(layout.take<float>(head_dim)),
+        bytes(layout.bytes()) {}
+  float* weights;                ///< [k, filled up to a multiple of 32]
+  const std::uint16_t** values;  ///< [k]
+  float* value;                  ///< [head_dim]
+  std::size_t bytes;
+};
+
+}  // namespace
+
 void attend_selected(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks,
                      View<const std::int64_t, 3> ids, View<const float, 3> scores, float scale, AttentionPartial out) {
   const QueryRows rows(queries, blocks.extent(0));
   const std::size_t k = ids.extent(2);
   MEMLANE_EXPECTS(ids.extents() == scores.extents() && queries.extents() == out.sum.extents());
   const MicroKernels& micro = exec.micro();
+  const bool by_rows = all_bf16(blocks) && rows.head_dim % 2 == 0;
   exec.pool().run(rows.tokens * rows.kv_heads, [&](std::size_t item, std::size_t worker) {
-    auto* value = reinterpret_cast<float*>(exec.worker_scratch(worker, rows.head_dim * sizeof(float)));
+    SelectedScratch scratch(ScratchLayout(nullptr), k, rows.head_dim);
+    scratch = SelectedScratch(ScratchLayout(exec.worker_scratch(worker, scratch.bytes)), k, rows.head_dim);
     const std::size_t kv_head = item % rows.kv_heads;
     const EntryBlock* head_blocks = blocks.data() + kv_head * blocks.extent(1);
     for (std::size_t g = 0; g < rows.group; ++g) {
@@ -257,19 +276,27 @@ void attend_selected(CpuExec& exec, View<const float, 3> queries, View<const Ent
       clear(row, rows.head_dim);
       const float* s = scores.data() + flat * k;
       const std::int64_t* id = ids.data() + flat * k;
-      for (std::size_t i = 0; i < k && id[i] >= 0; ++i) *row.max = std::max(*row.max, s[i] * scale);
+      const auto count = static_cast<std::size_t>(std::find(id, id + k, -1) - id);
+      for (std::size_t i = 0; i < count; ++i) *row.max = std::max(*row.max, scratch.weights[i] = s[i] * scale);
+      const std::size_t filled = panels_for(count) * kPanelEntries;
+      std::fill_n(scratch.weights + count, filled - count, -std::numeric_limits<float>::infinity());
+      *row.weight = micro.exp_row(scratch.weights, filled, *row.max);
       std::size_t block = 0;
       std::int64_t block_begin = 0;  // ids ascend, so the blocks are walked once
-      for (std::size_t i = 0; i < k && id[i] >= 0; ++i) {
+      for (std::size_t i = 0; i < count; ++i) {
         while (id[i] - block_begin >= static_cast<std::int64_t>(head_blocks[block].count)) {
           block_begin += static_cast<std::int64_t>(head_blocks[block++].count);
           MEMLANE_EXPECTS(block < blocks.extent(1));
         }
-        const float weight = std::exp(s[i] * scale - *row.max);
-        widen_value(micro, head_blocks[block], static_cast<std::size_t>(id[i] - block_begin), rows.head_dim, value);
-        *row.weight += weight;
-        for (std::size_t d = 0; d < rows.head_dim; ++d) row.sum[d] += weight * value[d];
+        const auto entry = static_cast<std::size_t>(id[i] - block_begin);
+        if (by_rows) {
+          scratch.values[i] = static_cast<const std::uint16_t*>(head_blocks[block].values) + entry * rows.head_dim;
+        } else {
+          widen_value(micro, head_blocks[block], entry, rows.head_dim, scratch.value);
+          for (std::size_t d = 0; d < rows.head_dim; ++d) row.sum[d] += scratch.weights[i] * scratch.value[d];
+        }
       }
+      if (by_rows) micro.add_values_bf16(count, scratch.weights, scratch.values, rows.head_dim, row.sum);
     }
   });
 }

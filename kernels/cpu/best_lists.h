@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/key_tiles.h"
 #include "kernels/cpu/micro_kernels.h"
+#include "kernels/cpu/quantised_kernels.h"
 #include "kernels/cpu/tile_kernels.h"
 #include "kernels/exec.h"
 
@@ -16,6 +17,7 @@ namespace memlane {
 /// to the best k when it is full. Ids rise along the stream, so a later score must be greater to displace one.
 class BestLists {
  public:
+  BestLists() = default;
   BestLists(ScratchLayout& layout, std::size_t k, std::size_t rows)
       : k_(k), capacity_((full() + kMost + 31) / 32 * 32) {
     scores_ = layout.take<float>(rows * capacity_);
@@ -36,6 +38,20 @@ class BestLists {
     size += micro.collect(scores, count, thresholds_[row], first_id, scores_ + at, ids_ + at);
     if (size >= full()) cut(micro, row);
   }
+  /// Where scores of a row whose first key has `first_id` are collected by QuantisedKernels::scan, kMost keys at a
+  /// time.
+  FoundScores collected(std::size_t row, std::uint32_t first_id) const {
+    return {thresholds_[row], first_id, scores_ + row * capacity_, ids_ + row * capacity_, sizes_[row]};
+  }
+  /// After so many keys: cuts the row's list where it is full.
+  void took(const MicroKernels& micro, std::size_t row, std::size_t keys, FoundScores& found) const {
+    found.first_id += static_cast<std::uint32_t>(keys);
+    sizes_[row] = found.count;
+    if (found.count < full()) return;
+    cut(micro, row);
+    found.count = sizes_[row];
+    found.threshold = thresholds_[row];
+  }
   /// The least score of a row's best k so far; -inf while there are fewer.
   float least(const MicroKernels& micro, std::size_t row) const {
     if (sizes_[row] >= k_) cut(micro, row);
@@ -52,19 +68,19 @@ class BestLists {
   }
 
  private:
-  std::size_t full() const { return k_ + std::max<std::size_t>(k_ / 2, 128); }
+  std::size_t full() const { return k_ + std::max<std::size_t>(k_, 128); }
   void cut(const MicroKernels& micro, std::size_t row) const {
     const std::size_t at = row * capacity_;
     thresholds_[row] = micro.keep_best(k_, sizes_[row], scores_ + at, ids_ + at, places_);
     sizes_[row] = k_;
   }
 
-  std::size_t k_, capacity_;
-  float* scores_;
-  std::uint32_t* ids_;
-  std::int32_t* places_;
-  std::size_t* sizes_;
-  float* thresholds_;  // -inf until a list was cut
+  std::size_t k_ = 0, capacity_ = 0;
+  float* scores_ = nullptr;
+  std::uint32_t* ids_ = nullptr;
+  std::int32_t* places_ = nullptr;
+  std::size_t* sizes_ = nullptr;
+  float* thresholds_ = nullptr;  // -inf until a list was cut
 };
 
 }  // namespace memlane

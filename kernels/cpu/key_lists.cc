@@ -35,15 +35,13 @@ void write_list_key(const MicroKernels& micro, std::byte* panels, std::size_t at
 
 namespace {
 
-/// Query rows of an item: as many as share the reading of keys well, few enough for their weights of lists to stay in a
-/// cache and for all threads to have work.
-std::size_t rows_together(const CpuExec& exec, const list_search::Catalogue& catalogue, std::size_t head_dim,
-                          std::size_t rows) {
-  using namespace list_search;
-  const std::size_t row_bytes =
-      2 * catalogue.width() * sizeof(float) + catalogue.chunks.size() * filled(head_dim) * sizeof(float) + 1;
-  const std::size_t most = std::min(kMostRows, rows / (4 * exec.threads()));
-  return std::max(kLeastRows, std::min(most, kRowBytes / row_bytes));
+/// Rows of an item where there may be `most`: fewer where threads would have no work, and of a kv head's items all
+/// about the same. rows: of all kv heads.
+std::size_t even_rows(std::size_t most, std::size_t rows, std::size_t kv_heads, std::size_t threads) {
+  const std::size_t of_head = rows / kv_heads;
+  const std::size_t in_item = std::min(most, std::max(rows / (3 * threads), list_search::kLeastRows));
+  const std::size_t items = std::max<std::size_t>((of_head + in_item - 1) / in_item, 1);
+  return (of_head + items - 1) / items;
 }
 
 }  // namespace
@@ -55,21 +53,25 @@ void search_lists(CpuExec& exec, View<const float, 3> queries, View<const EntryB
   const std::size_t kv_heads = blocks.extent(0), k = ids.extent(2);
   std::vector<Catalogue> catalogues;
   for (std::size_t head = 0; head < kv_heads; ++head) catalogues.emplace_back(chunks, head);
-  const QueryRows rows(
-      queries, kv_heads,
-      rows_together(exec, catalogues.front(), queries.extent(2), queries.extent(0) * queries.extent(1)));
   MEMLANE_EXPECTS(k >= 1 && search.candidates >= k && search.probes >= 1 && ids.extents() == scores.extents());
-  MEMLANE_EXPECTS(chunks.extent(0) == rows.kv_heads && blocks.extent(0) == rows.kv_heads);
+  MEMLANE_EXPECTS(chunks.extent(0) == kv_heads);
   std::vector<std::int64_t> begins(blocks.extent(1) + 1, 0);
   for (std::size_t block = 0; block < blocks.extent(1); ++block) {
     begins[block + 1] = begins[block] + static_cast<std::int64_t>(blocks.data()[block].count);
   }
   MEMLANE_EXPECTS(begins.back() <= std::numeric_limits<std::uint32_t>::max());
-  const std::size_t candidates = std::min(search.candidates, static_cast<std::size_t>(begins.back()));
+  const std::size_t candidates =
+      std::max<std::size_t>(std::min(search.candidates, static_cast<std::size_t>(begins.back())), 1);
+  std::size_t most = kMostRows;
+  for (const Catalogue& catalogue : catalogues) {
+    most = std::min(most, most_rows(catalogue, queries.extent(2), search, candidates, tail != nullptr));
+  }
+  const QueryRows rows(queries, kv_heads,
+                       even_rows(most, queries.extent(0) * queries.extent(1), kv_heads, exec.threads()));
   if (search.count != nullptr) search.count->rows += rows.tokens * rows.heads;
   exec.pool().run(rows.kv_heads * rows.items_per_head, [&](std::size_t index, std::size_t worker) {
     const QueryRows::Item item = rows.item(index % rows.items_per_head, index / rows.items_per_head);
-    RowSearch(exec, worker, rows, catalogues[item.kv_head], search, std::max<std::size_t>(candidates, 1), k)
+    RowSearch(exec, worker, rows, catalogues[item.kv_head], search, candidates, k, tail != nullptr)
         .run(queries, blocks, begins, item, ids, scores, tail);
   });
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kernels/array.h"
@@ -9,6 +10,8 @@
 #include "kernels/key_lists.h"
 
 namespace memlane::list_search {
+
+inline constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 inline std::size_t filled(std::size_t count) {
   return (count + kPanelEntries - 1) / kPanelEntries * kPanelEntries;
@@ -24,24 +27,21 @@ struct Catalogue {
       begins.push_back(begins.back() + filled(chunk.lists));
       present += chunk.lists;
     }
-    reaches.assign(width(), 0);
+    reaches.assign(width(), kNothing);
     for (std::size_t c = 0; c < chunks.size(); ++c) {
       for (std::size_t i = 0; i < chunks[c].lists; ++i) {
         const float variance = std::max(chunks[c].log_counts[i], 0.0F) * chunks[c].spreads[i];
-        reaches[begins[c] + i] = 2 * std::sqrt(std::max(variance, 0.0F));
+        if (chunks[c].log_counts[i] != kNothing) reaches[begins[c] + i] = 2 * std::sqrt(std::max(variance, 0.0F));
       }
     }
   }
   std::size_t width() const { return begins.back(); }
-  std::size_t chunk_of(std::size_t place) const {
-    return static_cast<std::size_t>(std::upper_bound(begins.begin(), begins.end(), place) - begins.begin()) - 1;
-  }
 
   std::span<const ListChunk> chunks;
   std::vector<std::size_t> begins;  // [chunks + 1]: multiples of 32
   std::size_t present = 0;          // lists
   /// [width()]: of n normal numbers of variance v the greatest is about 2 sqrt(v log n) above their mean; without the
-  /// part of v that depends on the query.
+  /// part of v that depends on the query. -inf where there is no list, or an empty one.
   std::vector<float> reaches;
 };
 

@@ -13,8 +13,6 @@
 
 namespace memlane::list_search {
 
-inline constexpr float kNothing = -std::numeric_limits<float>::infinity();
-
 /// Which lists the rows of a search scan, where they do not scan all: first begin() for each row, then next() until it
 /// has nothing more. What a row chooses depends on the row alone.
 class ListChoice {

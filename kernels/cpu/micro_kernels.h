@@ -44,9 +44,12 @@ struct MicroKernels {
   /// kept. scores, ids: can be read and written, places: scratch, up to a multiple of 32.
   float (*keep_best)(std::size_t k, std::size_t count, float* scores, std::uint32_t* ids, std::int32_t* places);
 
-  /// q . k with one key of bfloat16 pairs, which lie a panel's row of 32 units apart. query: [2][pairs], first the even
-  /// elements.
-  float (*score_key_bf16)(const float* query, const std::uint32_t* key, std::size_t pairs);
+  /// q . k with one key of a panel of bfloat16 pairs [pairs][32]. query: [2][pairs], first the even elements. Its
+  /// neighbours are scored as well and dropped: bringing one key's units together takes longer.
+  float (*score_key_bf16)(const float* query, const std::uint32_t* panel, std::size_t pairs, std::size_t key);
+  /// sum += weights[i] * values[i], in order of i. values: [count] rows of head_dim elements, an even number, anywhere.
+  void (*add_values_bf16)(std::size_t count, const float* weights, const std::uint16_t* const* values,
+                          std::size_t head_dim, float* sum);
 
   /// out = x / sqrt(mean(x^2) + epsilon) * weight.
   void (*rms_norm_row)(const float* x, const float* weight, std::size_t count, float epsilon, float* out);

@@ -22,6 +22,16 @@ struct QuantisedRows {
   std::size_t scale_stride;
 };
 
+/// A row's scores above a threshold, and the ids of their keys: as many as were found so far, and room for those of all
+/// further keys, up to a multiple of 32.
+struct FoundScores {
+  float threshold;
+  std::uint32_t first_id;  ///< of the first key scanned
+  float* scores;
+  std::uint32_t* ids;
+  std::size_t count;
+};
+
 /// Loops over int8 panels: for each group of k 32 scales, then [length / 4][32] units of four int8.
 ///
 /// A group's product is a sum of whole numbers, below 2^24 and so exact in any order, as an int32 or as a float. Its
@@ -35,6 +45,10 @@ struct QuantisedKernels {
   /// Between TileKernels::shape and release.
   void (*gemm_tiles)(std::size_t rows, std::size_t k, const QuantisedRows& a, const std::byte* b, float* c,
                      std::size_t ldc, bool accumulate);
+  /// Scores a[rows, k] . keys, as gemm makes them of panels of 32 keys, and adds those above each row's threshold to
+  /// what it found, in order. keys: their number; those that the last panel lacks are not found.
+  void (*scan)(std::size_t rows, std::size_t k, const QuantisedRows& a, const std::byte* panels,
+               std::size_t panel_bytes, std::size_t keys, FoundScores* found);
   /// gemm of an int4 panel as it is stored, for a few rows; null where the set has none.
   void (*gemm_int4)(std::size_t rows, std::size_t k, const QuantisedRows& a, const std::byte* b, float* c,
                     std::size_t ldc, bool accumulate);

@@ -165,6 +165,46 @@ TEST(MemoryLookup, ResultsDoNotDependOnThreads) {
   }
 }
 
+// Rows of a window share the scan of a list and the keys that are scored again; a row alone shares nothing.
+TEST(MemoryLookup, QueriesOfAWindowFindWhatTheyFindAlone) {
+  constexpr std::size_t kMany = 700, kAlone = 5;
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    for (const char* parameters :
+         {"int8", "ivf:chunk=256,lists=16,probes=20", "ivf:chunk=256,lists=16,probes=20,tail=on"}) {
+      const Lookup lookup = [&] {
+        const std::string_view all(parameters), name = all.substr(0, all.find(':'));
+        return lookup_of(name, 13, std::string(all.substr(std::min(name.size() + 1, all.size()))));
+      }();
+      const EntryShape shape{{2, 5}, kKvHeads, kHeadDim, dtype};
+      reference::Random random(3);
+      reference::RandomDocument document(shape, lookup);
+      for (const std::size_t count : {900, 77, 800}) document.append(random, count);
+      CpuExec exec(2);
+      document.memory().update_indexes(exec);
+      Memory memory(shape, lookup);
+      memory.add(document.memory());
+      const std::vector<float> queries = random.floats(kMany * kHeads * kHeadDim, 3);
+      const auto attend = [&](std::size_t first, std::size_t tokens) {
+        PartialBuffer buffer;
+        const AttentionPartial partial = buffer.get(tokens, kHeads, kHeadDim);
+        std::vector<float> out(tokens * kHeads * kHeadDim);
+        memory.attend(exec, 1, {queries.data() + first * kHeads * kHeadDim, {tokens, kHeads, kHeadDim}}, kScale,
+                      partial);
+        finish(exec, partial, {out.data(), {tokens, kHeads, kHeadDim}});
+        return out;
+      };
+      const std::vector<float> together = attend(0, kMany);
+      for (std::size_t i = 0; i < kAlone; ++i) {
+        const std::size_t token = i * (kMany - 1) / (kAlone - 1), size = kHeads * kHeadDim;
+        EXPECT_EQ(attend(token, 1),
+                  std::vector<float>(together.begin() + static_cast<std::ptrdiff_t>(token * size),
+                                     together.begin() + static_cast<std::ptrdiff_t>((token + 1) * size)))
+            << parameters << ", token " << token;
+      }
+    }
+  }
+}
+
 TEST(MemoryLookup, Int8FindsWhatTheExactScanFindsIfEnoughIsScoredAgain) {
   Library library(lookup_of("int8", 9, "rerank=4,chunk=50"), {{70, 3, 64}, {25}});
   EXPECT_LE(library.error(library.attend({0, 1}), 9), 3e-6);
