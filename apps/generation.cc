@@ -40,9 +40,6 @@ Generated generate(Session& session, const Model& model, const Tokenizer& tokeni
                    const std::function<void(std::string_view)>& emit) {
   const std::atomic<bool>& interrupted = interrupt_flag();
   const std::vector<int>& eos = model.config.eos_token_ids;
-  std::vector<float> logits(model.config.vocab_size);
-  const View<float, 2> last(logits.data(), {1, logits.size()});
-  std::vector<std::int32_t> seen(prompt.begin(), prompt.end());
   Sampler sampler(options.sampler);
   TextStream stream(tokenizer, at_start_of_text);
   Generated result;
@@ -52,18 +49,16 @@ Generated generate(Session& session, const Model& model, const Tokenizer& tokeni
   };
 
   auto start = std::chrono::steady_clock::now();
-  session.call(prompt, last_context_length, last);
+  std::int32_t id = session.next(prompt, last_context_length, sampler);
   result.prompt_seconds = seconds_since(start);
   start = std::chrono::steady_clock::now();
   result.stop = "length";
   while (true) {
-    const std::int32_t id = sampler.sample(logits, seen);
     if (!options.ignore_eos && std::find(eos.begin(), eos.end(), id) != eos.end()) {
       result.stop = "eos";
       break;
     }
     result.ids.push_back(id);
-    seen.push_back(id);
     // A model may have more ids than its tokenizer has pieces; those have no text.
     if (static_cast<std::size_t>(id) < tokenizer.size()) add_text(stream.push(id));
     if (result.ids.size() == options.max_tokens) break;
@@ -72,7 +67,7 @@ Generated generate(Session& session, const Model& model, const Tokenizer& tokeni
       break;
     }
     try {
-      session.call({&id, 1}, 1, last);
+      id = session.next({&id, 1}, 1, sampler);
     } catch (const Interrupted&) {  // what is there is an answer, too
       result.stop = "interrupted";
       break;

@@ -11,6 +11,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/layers.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/sampling.h"
 #include "kernels/entries.h"
 
 namespace memlane {
@@ -145,6 +146,28 @@ void measure_memory(CudaExec& exec, Report& report, std::size_t windows, double 
   }
 }
 
+/// The next token from logits that are there, each read at least once.
+void measure_choice(CudaExec& exec, Report& report, double bandwidth) {
+  for (const std::size_t vocab : {std::size_t{32000}, std::size_t{128256}}) {
+    std::vector<float> values = random_floats(3 * vocab, 14);  // sums of three: bell-shaped
+    for (std::size_t i = 0; i < vocab; ++i) values[i] = 3 * (values[i] + values[vocab + i] + values[2 * vocab + i]);
+    const CudaBuffer<float> logits = uploaded(exec, values.data(), vocab);
+    const CudaBuffer<std::uint64_t> uniform = CudaBuffer<std::uint64_t>::zeroed(1);
+    CudaBuffer<std::int32_t> token(1);
+    exec.synchronize();
+    const auto measure = [&](const char* how, const Draw& draw) {
+      const double time = seconds(exec, 9, 50, [&] {
+        choose_token(exec, logits.view<1>({vocab}), draw, {}, uniform.view<1>({1}), token.view<1>({1}));
+      });
+      report.row(fmt::format("next token of {}, {}", vocab, how), time, static_cast<double>(4 * vocab), "GB/s",
+                 bandwidth);
+    };
+    measure("greedy", {});
+    measure("temperature", {.temperature = 1});
+    measure("top-k 40, top-p 0.9", {.temperature = 1, .top_k = 40, .top_p = 0.9F});
+  }
+}
+
 int run(int argc, char** argv) {
   if (cuda_device_count() == 0) {
     fmt::print("skipped: this machine has no GPU that CUDA can use\n");
@@ -156,6 +179,7 @@ int run(int argc, char** argv) {
   const double bandwidth = measure_copy(exec, report);
   const double rate = measure_matmul(exec, report);
   measure_layer(exec, report, bandwidth, rate);
+  measure_choice(exec, report, bandwidth);
   const std::size_t windows = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 512;
   for (const std::size_t some : {std::size_t{16}, windows}) measure_memory(exec, report, some, bandwidth, rate);
   measure_streaming(exec, report);

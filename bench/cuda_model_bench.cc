@@ -112,11 +112,10 @@ void measure_decode(CpuExec& cpu, const Model& model, const char* shape, Report&
     model.cuda->graphs = graphs;
     model.cuda->steps = {};
     Session session(cpu, model, settings, Lookup());
-    std::vector<float> logits(model.config.vocab_size);
-    const View<float, 2> to(logits.data(), {1, logits.size()});
-    session.call(some_ids(32), kWindow, to);
+    Sampler sampler({});
+    session.next(some_ids(32), kWindow, sampler);
     const std::vector<std::int32_t> next = {17};
-    const double time = seconds(model.cuda->exec, 5, 20, [&] { session.call(next, kWindow, to); });
+    const double time = seconds(model.cuda->exec, 5, 20, [&] { session.next(next, kWindow, sampler); });
     const double bytes = bytes_read_per_token(model.config, settings, model.precision, Lookup(), {80, 0});
     const bool replayed = model.cuda->steps.replayed > 0;
     const char* how = !graphs ? ", graphs off" : !replayed ? ", graphs refused" : "";

@@ -8,9 +8,12 @@
 #include <omp.h>
 
 #include <Eigen/Dense>
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <random>
+#include <utility>
 #include <vector>
 
 #if defined(MEMLANE_DNNL)
@@ -21,6 +24,7 @@
 #include "kernels/cpu/quantised_kernels.h"
 #include "kernels/cpu/tile_kernels.h"
 #include "kernels/matmul.h"
+#include "kernels/sampling.h"
 #include "kernels/top_k.h"
 
 namespace memlane {
@@ -321,6 +325,67 @@ BENCHMARK(BM_FaissFlat)
     ->ArgNames({"entries", "heads", "head_dim", "k"})
     ->ArgsProduct({{262144}, {12}, {64}, {32, 128}})
     ->UseRealTime();
+
+// ---- The next token
+// ------------------------------------------------------------------------------------------------------------
+
+/// Logits spread about as a language model's.
+std::vector<float> random_logits(std::size_t vocab) {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal(0, 3);
+  std::vector<float> values(vocab);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+constexpr std::array<Draw, 3> kDraws = {Draw{}, Draw{.temperature = 1}, {.temperature = 1, .top_k = 40, .top_p = 0.9F}};
+
+/// Arguments: vocabulary, way: greedy, at a temperature, and that with top-k 40 and top-p 0.9.
+void BM_ChooseToken(State& state) {
+  CpuExec exec(1);
+  const auto logits = random_logits(static_cast<std::size_t>(state.range(0)));
+  const Draw& draw = kDraws.at(static_cast<std::size_t>(state.range(1)));
+  std::mt19937_64 random(1);
+  for (auto _ : state) benchmark::DoNotOptimize(choose_token(exec, logits, draw, {}, random()));
+}
+BENCHMARK(BM_ChooseToken)->ArgNames({"vocab", "way"})->ArgsProduct({{32000, 128256}, {0, 1, 2}});
+
+/// The yardstick: all candidates sorted. Arguments likewise.
+void BM_SortTokens(State& state) {
+  const auto logits = random_logits(static_cast<std::size_t>(state.range(0)));
+  const Draw& draw = kDraws.at(static_cast<std::size_t>(state.range(1)));
+  std::mt19937_64 random(1);
+  std::vector<std::pair<float, std::size_t>> all;
+  const auto weight_of_first = [&](std::size_t count) {
+    double total = 0;
+    for (std::size_t i = 0; i < count; ++i) total += static_cast<double>(all[i].first);
+    return total;
+  };
+  for (auto _ : state) {
+    all.clear();
+    for (std::size_t id = 0; id < logits.size(); ++id) all.emplace_back(-logits[id], id);
+    if (draw.temperature == 0) {
+      benchmark::DoNotOptimize(std::min_element(all.begin(), all.end()));
+      continue;
+    }
+    std::sort(all.begin(), all.end());
+    if (draw.top_k > 0) all.resize(draw.top_k);
+    const float best = all.front().first;
+    for (auto& [score, id] : all) score = std::exp((best - score) / draw.temperature);
+    const double wanted = static_cast<double>(draw.top_p) * weight_of_first(all.size());
+    std::size_t kept = 0;
+    for (double reached = 0; kept < all.size() && reached < wanted; ++kept) {
+      reached += static_cast<double>(all[kept].first);
+    }
+    double rest = static_cast<double>(random()) * 0x1p-64 * weight_of_first(kept);
+    std::size_t chosen = 0;
+    while (chosen + 1 < kept && rest >= static_cast<double>(all[chosen].first)) {
+      rest -= static_cast<double>(all[chosen++].first);
+    }
+    benchmark::DoNotOptimize(all[chosen].second);
+  }
+}
+BENCHMARK(BM_SortTokens)->ArgNames({"vocab", "way"})->ArgsProduct({{32000, 128256}, {0, 1, 2}});
 
 }  // namespace
 }  // namespace memlane

@@ -6,6 +6,7 @@
 #include "runtime/local_cache.h"
 #include "runtime/model.h"
 #include "runtime/rope.h"
+#include "runtime/sampler.h"
 
 namespace memlane {
 
@@ -27,7 +28,12 @@ struct Backend<CpuExec> {
   using Position = std::size_t;  // of the tokens of a pass in the local context
   using LayerWeights = memlane::LayerWeights;
   using Weights = memlane::Weights;
-  struct Steps {};              // on the CPU every pass is a call of its kernels
+  struct Steps {};  // on the CPU every pass is a call of its kernels
+  struct Chooser {  // of tokens
+    void choose(CpuExec& exec, View<const float, 2> logits, TokenChoice& choice) {
+      choice.token = choose_token(exec, logits.flat(), choice.draw, choice.seen, choice.uniform);
+    }
+  };
   using SeenMemory = Memory;    // what memory layers attend to
   using MemorySight = Memory&;  // how an engine holds it
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -85,16 +86,16 @@ Decoder<Exec>::Decoder(Exec& exec, const Model& model, const MemorySettings& set
 
 template <class Exec>
 void Decoder<Exec>::forward(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory,
-                            Until until, View<float, 2> logits) {
-  MEMLANE_EXPECTS(!ids.empty() && logits.extent(0) <= ids.size() && (until == Until::logits) == !logits.empty());
+                            Until until, const PassOutput& out) {
+  MEMLANE_EXPECTS(!ids.empty() && out.tokens() <= ids.size() && (until == Until::logits) == (out.tokens() > 0));
   local.begin(exec_, ids.size());
-  const std::size_t to_record = tokens_to_record(record_, ids.size(), logits.extent(0));
+  const std::size_t to_record = tokens_to_record(record_, ids.size(), out.tokens());
   recorded_ = memory.empty() ? 0 : to_record;
-  if (ids.size() > 1 || until != Until::logits || !step(ids, local, memory, logits)) {
+  if (ids.size() > 1 || until != Until::logits || !step(ids, local, memory, out)) {
     Activations at = activations(ids.size());
     embed(exec_, weights_.embedding_rows(), weights_.embedding_dtype(), ids, at.x);
     layers(at, local, memory, until);
-    if (until == Until::logits) make_logits(normed_last(at, logits.extent(0)), logits);
+    if (until == Until::logits) give(normed_last(at, out.tokens()), out);
   }
   local.advance();
   if (record_ != nullptr) record_->tokens += to_record;
@@ -127,12 +128,12 @@ View<const float, 2, typename Decoder<Exec>::Device> Decoder<Exec>::normed_last(
   return last;
 }
 
-/// A pass of one token that ends in its logits, as a step that may be launched again for the next; false if it is none,
-/// as always on the CPU: then nothing has been done. What the key does not have is decided by settings, or on the
-/// device.
+/// A pass of one token that ends in its logits or the next token, as a step that may be launched again for the next;
+/// false if it is none, as always on the CPU: then nothing has been done. What the key does not have is decided by
+/// settings, or on the device.
 template <class Exec>
 bool Decoder<Exec>::step(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory,
-                         View<float, 2> logits) {
+                         const PassOutput& out) {
   if constexpr (std::is_same_v<Exec, CpuExec>) {
     return false;
   } else {
@@ -144,10 +145,12 @@ bool Decoder<Exec>::step(std::span<const std::int32_t> ids, LocalAttention<Exec>
     const typename Steps::Key key{.local = &local,
                                   .sees_far = local.sees_far(),
                                   .memory = &memory,
-                                  .version = memory.empty() ? 0 : memory.version()};
+                                  .version = memory.empty() ? 0 : memory.version(),
+                                  .draw = out.choice == nullptr ? std::nullopt : std::optional(out.choice->draw)};
     const typename Steps::Numbers numbers{
         ids.front(), {static_cast<std::uint32_t>(local.size()), static_cast<std::uint32_t>(local.memory_size())}};
-    return steps_.run(key, numbers, logits, [&](const typename Steps::OnDevice& on_device) {
+    if (out.choice != nullptr) chooser_.take(exec_, *out.choice, config_.vocab_size);
+    const bool did = steps_.run(key, numbers, out.logits, [&](const typename Steps::OnDevice& on_device) {
       struct Finding {  // until the step is queued, or is not
         LocalAttention<Exec>& local;
         ~Finding() { local.find_sizes(nullptr); }
@@ -157,20 +160,27 @@ bool Decoder<Exec>::step(std::span<const std::int32_t> ids, LocalAttention<Exec>
       embed(exec_, weights_.embedding_rows(), weights_.embedding_dtype(), on_device.ids, at.x);
       layers(at, local, memory, Until::logits);
       matmul(exec_, normed_last(at, 1), weights_.head, on_device.logits);
+      if (out.choice != nullptr) chooser_.queue(exec_, on_device.logits);
     });
+    if (did && out.choice != nullptr) chooser_.give(*out.choice);
+    return did;
   }
 }
 
-/// h: [tokens, hidden], normed. Logits are made where the weights are and go to the host.
+/// h: [tokens, hidden], normed. Logits are made where the weights are; they go to the host only if they are asked for.
 template <class Exec>
-void Decoder<Exec>::make_logits(View<const float, 2, Device> h, View<float, 2> logits) {
+void Decoder<Exec>::give(View<const float, 2, Device> h, const PassOutput& out) {
   if constexpr (std::is_same_v<Device, Host>) {
-    matmul(exec_, h, weights_.head, logits);
-  } else {
-    made_logits_.reserve_discarding(logits.size());
-    const auto view = made_logits_.template view<2>(logits.extents());
-    matmul(exec_, h, weights_.head, view);
-    download(exec_, view, logits);
+    if (out.choice == nullptr) return matmul(exec_, h, weights_.head, out.logits);
+  }
+  const std::size_t vocab = config_.vocab_size;
+  made_logits_.reserve_discarding(out.tokens() * vocab);
+  const auto logits = made_logits_.template view<2>({out.tokens(), vocab});
+  matmul(exec_, h, weights_.head, logits);
+  if (out.choice != nullptr) {
+    chooser_.choose(exec_, logits, *out.choice);
+  } else if constexpr (!std::is_same_v<Device, Host>) {
+    download(exec_, logits, out.logits);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "runtime/local_attention.h"
 #include "runtime/memory_weights.h"
 #include "runtime/model.h"
+#include "runtime/sampler.h"
 
 namespace memlane {
 
@@ -17,7 +18,24 @@ namespace memlane {
 enum class PassUntil {
   memory,  ///< the keys and values of the last memory layer: all that reading a window into memory needs
   local,   ///< every layer's keys and values
-  logits   ///< the logits
+  logits   ///< the logits, or the token that is chosen from them
+};
+
+/// What a pass gives: logits of its last tokens, the token that follows the last one, or nothing.
+struct PassOutput {
+  PassOutput() = default;
+  PassOutput(View<float, 2> of_last) : logits(of_last) {}
+  PassOutput(TokenChoice& of_next) : choice(&of_next) {}
+
+  View<float, 2> logits;          ///< on the host, of the last logits.extent(0) tokens: [1 ... tokens, vocab]
+  TokenChoice* choice = nullptr;  ///< to be made from the last token's
+
+  /// Tokens whose logits are made.
+  std::size_t tokens() const { return choice != nullptr ? 1 : logits.extent(0); }
+  /// Of tokens [begin, end) of these.
+  PassOutput slice(std::size_t begin, std::size_t end) const {
+    return choice != nullptr ? *this : PassOutput(logits.slice(begin, end));
+  }
 };
 
 /// A Llama whose memory layers attend to a memory as well (Tworkowski et al. 2023, Focused Transformer): one forward
@@ -34,10 +52,10 @@ class Decoder {
 
   /// Runs tokens that follow those in `local`; their keys and values are added to it.
   /// ids: each in [0, vocab), at most local.room(). memory: what memory layers attend to.
-  /// logits: on the host; with Until::logits, of the last logits.extent(0) tokens, [1 ... tokens, vocab]; else empty.
-  /// Throws Interrupted, between layers, once the stop flag is set; `local` then counts none of the tokens.
+  /// out: with Until::logits, else nothing. Throws Interrupted, between layers, once the stop flag is set; `local` then
+  /// counts none of the tokens.
   void forward(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory, Until until,
-               View<float, 2> logits);
+               const PassOutput& out);
 
   /// A flag that ends a pass early; null for none.
   void set_stop_flag(const std::atomic<bool>* stop) { stop_ = stop; }
@@ -55,8 +73,8 @@ class Decoder {
   Activations activations(std::size_t tokens);
   void layers(Activations& at, LocalAttention<Exec>& local, SeenMemory& memory, Until until);
   View<const float, 2, Device> normed_last(Activations& at, std::size_t tokens);
-  void make_logits(View<const float, 2, Device> h, View<float, 2> logits);
-  bool step(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory, View<float, 2> logits);
+  void give(View<const float, 2, Device> h, const PassOutput& out);
+  bool step(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory, const PassOutput& out);
   void attention(std::size_t layer, Activations& at, LocalAttention<Exec>& local, SeenMemory& memory, bool store_only);
   void feed_forward(std::size_t layer, Activations& at);
   void record(std::size_t slot, Memory& memory, View<const float, 3> queries, float scale,
@@ -69,8 +87,9 @@ class Decoder {
   std::vector<int> memory_slots_;  // [layers]: index among the memory layers, -1 for a plain layer
   const typename Backend<Exec>::Weights& weights_;
   typename Backend<Exec>::Steps steps_;
+  typename Backend<Exec>::Chooser chooser_;
   typename Backend<Exec>::template Array<float> workspace_;
-  typename Backend<Exec>::template Array<float> made_logits_;  // on another device than the host
+  typename Backend<Exec>::template Array<float> made_logits_;  // that are not the host's
   typename Backend<Exec>::Partials local_partial_;
   typename Backend<Exec>::Partials memory_partial_;
   const std::atomic<bool>* stop_ = nullptr;

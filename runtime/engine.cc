@@ -37,8 +37,8 @@ std::size_t Engine::room() const {
   return std::visit([](const auto& on) { return on.local.room(); }, running_);
 }
 
-void Engine::forward(std::span<const std::int32_t> ids, PassUntil until, View<float, 2> logits) {
-  std::visit([&](auto& on) { on.decoder.forward(ids, on.local, on.memory, until, logits); }, running_);
+void Engine::forward(std::span<const std::int32_t> ids, PassUntil until, const PassOutput& out) {
+  std::visit([&](auto& on) { on.decoder.forward(ids, on.local, on.memory, until, out); }, running_);
 }
 
 Segment Engine::to_segment(const EntryShape& shape) const {

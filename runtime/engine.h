@@ -28,7 +28,7 @@ class Engine {
   std::size_t memory_size() const;
   bool is_full(LayerKind kind) const;
   std::size_t room() const;
-  void forward(std::span<const std::int32_t> ids, PassUntil until, View<float, 2> logits);
+  void forward(std::span<const std::int32_t> ids, PassUntil until, const PassOutput& out);
   Segment to_segment(const EntryShape& shape) const;
   void clear_memory_layers();
   void move_on();

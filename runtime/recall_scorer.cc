@@ -14,11 +14,11 @@ namespace {
 /// Greedy text that grows token by token.
 class GreedyText {
  public:
-  GreedyText(const Model& model, const Tokenizer& tokenizer)
-      : model_(model), tokenizer_(tokenizer), stream_(tokenizer, false) {}
+  GreedyText(CpuExec& exec, const Model& model, const Tokenizer& tokenizer)
+      : exec_(exec), model_(model), tokenizer_(tokenizer), stream_(tokenizer, false) {}
 
   /// The most likely token. Ties: the smaller id.
-  std::int32_t choose(std::span<const float> logits) { return sampler_.sample(logits, {}); }
+  std::int32_t choose(std::span<const float> logits) { return sampler_.sample(exec_, logits); }
   /// False if the token ends the text.
   bool add(std::int32_t id) {
     const std::vector<int>& eos = model_.config.eos_token_ids;
@@ -40,6 +40,7 @@ class GreedyText {
   }
 
  private:
+  CpuExec& exec_;
   const Model& model_;
   const Tokenizer& tokenizer_;
   TextStream stream_;
@@ -64,7 +65,7 @@ RecallScore score_answer(TextReader& reader, std::span<const float> first_logits
                          const Model& model, const Tokenizer& tokenizer, const ReadAgain& again) {
   MEMLANE_EXPECTS(!trial.answer_ids.empty() && trial.answer_ids.size() <= kMostAnswerTokens);
   std::vector<float> logits(first_logits.begin(), first_logits.end());
-  GreedyText text(model, tokenizer);
+  GreedyText text(reader.exec(), model, tokenizer);
   RecallScore score;
   bool greedy = true;       // so far the answer is what greedy generation gives
   bool may_differ = false;  // greedy generation went another way that may be the same text
@@ -82,7 +83,7 @@ RecallScore score_answer(TextReader& reader, std::span<const float> first_logits
   if (greedy) {
     score.correct = generates_answer(reader, text, logits, trial.answer);
   } else if (may_differ) {
-    GreedyText whole(model, tokenizer);
+    GreedyText whole(reader.exec(), model, tokenizer);
     score.correct = again([&](TextReader& other, std::vector<float>& other_logits) {
       return generates_answer(other, whole, other_logits, trial.answer);
     });

@@ -33,19 +33,31 @@ Session::Session(CpuExec& exec, const Model& model, const MemorySettings& settin
       engine_(exec, model, settings, memory_) {}
 
 void Session::call(std::span<const std::int32_t> ids, std::size_t last_context_length, View<float, 2> logits) {
-  MEMLANE_EXPECTS(!ids.empty() && logits.extent(0) <= ids.size());
-  MEMLANE_EXPECTS(last_context_length >= 1 && last_context_length <= settings_.window);
   check_ids(ids);
+  read(ids, last_context_length, logits);
+}
+
+std::int32_t Session::next(std::span<const std::int32_t> ids, std::size_t last_context_length, Sampler& sampler) {
+  check_ids(ids);
+  sampler.see(ids);
+  TokenChoice choice = sampler.next(model_.config.vocab_size);
+  read(ids, last_context_length, choice);
+  return Sampler::chosen(choice);
+}
+
+void Session::read(std::span<const std::int32_t> ids, std::size_t last_context_length, const PassOutput& out) {
+  MEMLANE_EXPECTS(!ids.empty() && out.tokens() <= ids.size());
+  MEMLANE_EXPECTS(last_context_length >= 1 && last_context_length <= settings_.window);
   const WindowPlan plan =
       plan_windows(ids.size(), fills_up(settings_) ? ids.size() : settings_.window, last_context_length);
   const bool live = engine_.memory_size() > 0;
   for (const TokenRange window : plan.prefix) {
     if (live) make_room_for(window.size());
-    run(ids, window, live ? Until::local : reads_until_, logits);
+    run(ids, window, live ? Until::local : reads_until_, out);
     if (!live) end_window();
   }
   make_room_for(plan.tail.size());
-  run(ids, plan.tail, Until::local, logits);
+  run(ids, plan.tail, Until::local, out);
 }
 
 std::span<const Segment> Session::read_window(std::span<const std::int32_t> ids) {
@@ -61,9 +73,9 @@ std::size_t Session::next_window() const {
   return settings_.sliding_window > 0 ? settings_.window : settings_.window - engine_.size();
 }
 
-/// Tokens [range) of a call, in passes. logits: those that the call wants.
-void Session::run(std::span<const std::int32_t> ids, TokenRange range, Until least, View<float, 2> logits) {
-  const std::size_t first_wanted = ids.size() - logits.extent(0);
+/// Tokens [range) of a call, in passes. out: what the call wants.
+void Session::run(std::span<const std::int32_t> ids, TokenRange range, Until least, const PassOutput& out) {
+  const std::size_t first_wanted = ids.size() - out.tokens();
   if (first_wanted < range.end && least == Until::memory) least = Until::local;  // later passes see all layers' keys
   while (range.size() > 0) {
     if (engine_.is_full(LayerKind::memory)) move_to_memory();
@@ -78,7 +90,7 @@ void Session::run(std::span<const std::int32_t> ids, TokenRange range, Until lea
     const std::size_t begin = std::clamp(first_wanted, range.begin, end);
     const bool wanted = begin < end;
     engine_.forward(ids.subspan(range.begin, end - range.begin), wanted ? Until::logits : least,
-                    wanted ? logits.slice(begin - first_wanted, end - first_wanted) : View<float, 2>());
+                    wanted ? out.slice(begin - first_wanted, end - first_wanted) : PassOutput());
     range.begin = end;
     if (progress_) progress_(end, ids.size());
   }

@@ -48,6 +48,10 @@ class Session {
   /// discarded.
   void call(std::span<const std::int32_t> ids, std::size_t last_context_length, View<float, 2> logits);
 
+  /// The same call for the token that follows, which the sampler chooses where the model is. The sampler sees the ids.
+  /// Throws InputError, too, if a logit is NaN.
+  std::int32_t next(std::span<const std::int32_t> ids, std::size_t last_context_length, Sampler& sampler);
+
   /// Reads one window of a document, at most `window` tokens: no local past but what the window before left behind,
   /// everything moves to memory. Returns what moved there: a segment, or one for each sub-window. The session must have
   /// memory layers and no live local cache. If interrupted, a window that is one sub-window has not been read and the
@@ -92,7 +96,8 @@ class Session {
 
  private:
   using Until = PassUntil;
-  void run(std::span<const std::int32_t> ids, TokenRange range, Until least, View<float, 2> logits);
+  void read(std::span<const std::int32_t> ids, std::size_t last_context_length, const PassOutput& out);
+  void run(std::span<const std::int32_t> ids, TokenRange range, Until least, const PassOutput& out);
   void make_room_for(std::size_t tokens);
   void move_to_memory();
   void end_window();

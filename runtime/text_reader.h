@@ -51,6 +51,7 @@ class TextReader {
   /// Reads the next token. logits: its, [vocab].
   void feed(std::int32_t id, std::span<float> logits);
 
+  CpuExec& exec() { return context_.exec; }
   /// Of a method that recomputes, null.
   const Session* session() const { return session_ ? &*session_ : nullptr; }
   /// Tokens of the prompt that were looked at at all.

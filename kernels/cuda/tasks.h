@@ -1,13 +1,15 @@
 #pragma once
 
-// What the host gives to the kernels over entries: their tasks, filled from views, and where their pieces go. Shared by
-// the launches (attention.cu, top_k.cu) and the tests that emulate them.
+// What the host gives to the kernels over entries and to the choice of a token: their tasks, filled from views, and
+// where their pieces go. Shared by the launches (attention.cu, top_k.cu, sampling.cu) and the tests that emulate them.
 
 #include <algorithm>
 #include <cstddef>
 
 #include "kernels/cuda/attend_block.h"
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/sample_block.h"
+#include "kernels/cuda/sampling.h"
 #include "kernels/cuda/selected_rows.h"
 #include "kernels/cuda/top_k_block.h"
 #include "kernels/cuda/visibility.h"
@@ -155,6 +157,28 @@ inline SelectedTask gathered_task(View<const BFloat16, 4, Cuda> values, View<con
   MEMLANE_EXPECTS(values.size() == ids.size() * out.sum.extent(2));
   SelectedTask task = selected_task(ids, scores, scale, out);  // no kv head is asked for
   task.gathered = reinterpret_cast<const std::uint32_t*>(values.data());
+  return task;
+}
+
+/// A call of choose_token.
+inline SampleTask sample_task(CudaExec& exec, View<const float, 1, Cuda> logits, const Draw& draw,
+                              View<const std::uint32_t, 1, Cuda> seen, View<const std::uint64_t, 1, Cuda> uniform,
+                              View<std::int32_t, 1, Cuda> token) {
+  const std::size_t vocab = logits.size();
+  MEMLANE_EXPECTS(vocab >= 1 && vocab <= (std::size_t{1} << 24) && token.size() == 1);
+  MEMLANE_EXPECTS(draw.temperature == 0 || uniform.size() == 1);
+  MEMLANE_EXPECTS(draw.repetition_penalty == 1 || seen.size() == token_set_words(vocab));
+  SampleTask task;
+  task.logits = logits.data();
+  task.vocab = static_cast<std::uint32_t>(vocab);
+  task.temperature = draw.temperature;
+  task.top_k = draw.top_k < vocab ? static_cast<std::uint32_t>(draw.top_k) : 0;
+  task.top_p = draw.top_p < 1 ? in_64_bits(draw.top_p) : 0;
+  task.repetition_penalty = draw.repetition_penalty;
+  task.seen = seen.data();
+  task.uniform = uniform.data();
+  task.chosen = token.data();
+  if (draw.temperature > 0) task.lists = reinterpret_cast<std::uint64_t*>(exec.scratch(choose_token_bytes(vocab)));
   return task;
 }
 

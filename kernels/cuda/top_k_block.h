@@ -36,16 +36,6 @@ struct TopKMemory {
       (Shape::kQueryWords + 2 * Shape::kKeyWords + kScoreWords + 2 * Shape::kRows) * sizeof(std::uint32_t);
 };
 
-/// A whole number in the order of the floats; -0 is +0.
-MEMLANE_KERNEL std::uint32_t ordered(float x) {
-  const std::uint32_t bits = bits_of(x + 0.0F);
-  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
-}
-
-MEMLANE_KERNEL float unordered(std::uint32_t order) {
-  return float_of((order & 0x80000000U) != 0 ? order & 0x7fffffffU : ~order);
-}
-
 /// How many of the scores are at least `least`, in that order.
 template <class Warp>
 MEMLANE_KERNEL std::uint32_t count_from(Warp& warp, const float* scores, std::uint32_t size, std::uint32_t least) {

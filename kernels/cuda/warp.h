@@ -6,17 +6,18 @@
 // other through the functions of the Warp alone, warps through shared memory between barriers.
 //
 //   each(f)               f(lane) in every lane
-//   barrier()             waits for all warps of the block; orders their accesses to shared memory
+//   barrier()             waits for all warps of the block; orders their accesses to shared and device memory
 //   sync()                orders the accesses of this warp's lanes to shared and device memory
 //   shuffle_xor(x, mask)  x of the lane whose number differs in the bits of the mask
 //   broadcast(x, lane)    x of one lane
 //   ballot(x)             bit i is set if x holds in lane i
 //   sum(x)                of all lanes (whole numbers)
+//   add(to, x)            inside each(): adds to a whole number in shared memory that any lane of the block may add to
+//                         meanwhile; of 32 bits, returns what it was before
 //   copy_async<N>(to, from, present)   inside each(): N = 4, 8 or 16 bytes from device to shared memory, aligned to N;
 //                         zeros if not present
 //   commit(), wait_but<N>()   the copies since the last commit are a group; waits until at most the last N groups are
-//   on
-//                         their way; a barrier then shows them to the other warps
+//                         on their way; a barrier then shows them to the other warps
 //   mma(c, a, b)          c += a b of bfloat16 tiles 16 x 16 and 16 x 8 (PTX mma.m16n8k16). With g = lane / 4 and
 //                         t = lane % 4, pairs of elements (the lower half first), lane holds of
 //                         a: (row g, columns 2t, 2t+1), (g + 8, same), (g, 2t+8, 2t+9), (g + 8, same)
@@ -28,6 +29,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #ifdef __CUDACC__
 
@@ -66,7 +68,7 @@ class GpuWarp {
   }
   template <class T>
   __device__ __forceinline__ T broadcast(const Lanes<T>& x, int lane) {
-    if constexpr (sizeof(T) == 8) {  // a pointer
+    if constexpr (std::is_pointer_v<T>) {
       return reinterpret_cast<T>(__shfl_sync(kAllLanes, reinterpret_cast<unsigned long long>(x.value), lane));
     } else {
       return __shfl_sync(kAllLanes, x.value, lane);
@@ -75,6 +77,15 @@ class GpuWarp {
   __device__ __forceinline__ std::uint32_t ballot(const Lanes<bool>& x) { return __ballot_sync(kAllLanes, x.value); }
   __device__ __forceinline__ std::uint32_t sum(const Lanes<std::uint32_t>& x) {
     return __reduce_add_sync(kAllLanes, x.value);
+  }
+  __device__ __forceinline__ std::uint32_t add(std::uint32_t& to, std::uint32_t x) { return atomicAdd(&to, x); }
+  /// In halves: shared memory adds 32 bits by itself, but 64 only by trying until no other lane came between.
+  __device__ __forceinline__ void add(std::uint64_t& to, std::uint64_t x) {
+    auto* const halves = reinterpret_cast<std::uint32_t*>(&to);
+    const auto low = static_cast<std::uint32_t>(x);
+    const std::uint32_t before = atomicAdd(halves, low);
+    const auto high = static_cast<std::uint32_t>(x >> 32) + (before + low < low ? 1U : 0U);
+    if (high != 0) atomicAdd(halves + 1, high);
   }
 
   template <int Bytes>
@@ -122,8 +133,18 @@ MEMLANE_KERNEL std::uint32_t bf16_pair(float low, float high) {
 MEMLANE_KERNEL float exponential(float x) {
   return __expf(x);
 }
+MEMLANE_KERNEL float precise_exponential(float x) {
+  return expf(x);
+}
 MEMLANE_KERNEL int bits_in(std::uint32_t x) {
   return __popc(x);
+}
+MEMLANE_KERNEL int bit_width(std::uint64_t x) {
+  return 64 - __clzll(static_cast<long long>(x));
+}
+/// The upper half of the product.
+MEMLANE_KERNEL std::uint64_t multiply_high(std::uint64_t x, std::uint64_t y) {
+  return __umul64hi(x, y);
 }
 MEMLANE_KERNEL std::uint32_t bits_of(float x) {
   return __float_as_uint(x);
@@ -152,8 +173,18 @@ inline std::uint32_t bf16_pair(float low, float high) {
 inline float exponential(float x) {
   return std::exp(x);
 }
+inline float precise_exponential(float x) {
+  return std::exp(x);
+}
 inline int bits_in(std::uint32_t x) {
   return std::popcount(x);
+}
+inline int bit_width(std::uint64_t x) {
+  return static_cast<int>(std::bit_width(x));
+}
+inline std::uint64_t multiply_high(std::uint64_t x, std::uint64_t y) {
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<std::uint64_t>((static_cast<Wide>(x) * y) >> 64);
 }
 inline std::uint32_t bits_of(float x) {
   return std::bit_cast<std::uint32_t>(x);
@@ -174,6 +205,16 @@ MEMLANE_KERNEL float low_of(std::uint32_t pair) {
 }
 MEMLANE_KERNEL float high_of(std::uint32_t pair) {
   return float_of(pair & 0xffff0000U);
+}
+
+/// A whole number in the order of the floats; -0 is +0.
+MEMLANE_KERNEL std::uint32_t ordered(float x) {
+  const std::uint32_t bits = bits_of(x + 0.0F);
+  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
+}
+
+MEMLANE_KERNEL float unordered(std::uint32_t order) {
+  return float_of((order & 0x80000000U) != 0 ? order & 0x7fffffffU : ~order);
 }
 
 inline constexpr float kNothing = -__builtin_huge_valf();  // the score of what is not there

@@ -5,6 +5,7 @@
 #include "kernels/cuda/layers.h"
 #include "memory/cuda/cuda_memory.h"
 #include "runtime/backend.h"
+#include "runtime/cuda/cuda_chooser.h"
 #include "runtime/cuda/cuda_local_cache.h"
 #include "runtime/cuda/cuda_model.h"
 #include "runtime/cuda/cuda_steps.h"
@@ -42,6 +43,7 @@ struct Backend<CudaExec> {
   using LayerWeights = CudaLayerWeights;
   using Weights = CudaWeights;
   using Steps = CudaSteps;
+  using Chooser = CudaChooser;
   using SeenMemory = CudaMemory;
   using MemorySight = CudaMemory;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/sampling.h"
 #include "runtime/cuda/cuda_backend.h"
 #include "runtime/decoder.h"
 #include "runtime/local_attention.h"
@@ -34,8 +35,8 @@ std::size_t dequantised_bytes(const ModelConfig& config, WeightFormat format) {
                    bytes(hidden, config.intermediate_size), bytes(config.vocab_size, hidden)});
 }
 
-/// Of passes over `tokens` tokens: the decoder's arrays, logits of all of them and of a step, what memory is attended
-/// to with, and the segment that a window becomes.
+/// Of passes over `tokens` tokens: the decoder's arrays, logits of all of them and of a step, what the next token is
+/// chosen with, what memory is attended to with, and the segment that a window becomes.
 std::size_t work_bytes(const CudaExec& exec, const ModelConfig& config, const MemorySettings& settings,
                        Precision precision, const Memory& memory, std::size_t tokens) {
   const EntryShape& shape = memory.shape();
@@ -45,6 +46,7 @@ std::size_t work_bytes(const CudaExec& exec, const ModelConfig& config, const Me
                                 : 0;
   return Decoder<CudaExec>::workspace_bytes(config, tokens) +
          (tokens + 1) * config.vocab_size * sizeof(float) +  // and those of steps, apart
+         choose_token_bytes(config.vocab_size) + config.vocab_size / 8 +
          CudaMemory::workspace_bytes(exec, shape, memory.lookup(), config.num_heads, tokens) +
          attend_scratch_bytes(exec, tokens, config.num_heads, config.head_dim) + segment + moved * sizeof(float) +
          dequantised_bytes(config, precision.weights);

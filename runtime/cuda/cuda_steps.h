@@ -2,13 +2,15 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 #include "kernels/cuda/graph.h"
+#include "kernels/sampling.h"
 
 namespace memlane {
 
-/// Steps of decoding on a GPU, passes of one token that end in its logits: recorded as a graph and launched as a whole,
-/// which takes the host a few microseconds instead of some for each kernel.
+/// Steps of decoding on a GPU, passes of one token that end in its logits or the next token: recorded as a graph and
+/// launched as a whole, which takes the host a few microseconds instead of some for each kernel.
 class CudaSteps {
  public:
   /// Everything that the launches of a step are given by value and that may change from one step to another, beside
@@ -18,6 +20,7 @@ class CudaSteps {
     bool sees_far = false;          ///< whether its plain layers make a second partial (LocalAttention)
     const void* memory = nullptr;   ///< the memory
     std::uint64_t version = 0;      ///< of its tables, 0 while it is empty (CudaMemory)
+    std::optional<Draw> draw = {};  ///< how the next token is chosen; none if logits are copied to the host instead
     std::uint64_t allocations = 0;  ///< device_allocations(): all arrays are where they were. Made by CudaSteps
     friend bool operator==(const Key&, const Key&) = default;
   };
@@ -36,9 +39,10 @@ class CudaSteps {
   /// exec: must outlive this; counts: likewise. on: whether there are graphs at all.
   CudaSteps(CudaExec& exec, StepCounts& counts, std::size_t vocab, bool on);
 
-  /// Does a step, waiting for its logits [1, vocab]; false if graphs are not used (any more), then nothing has been
-  /// done. queue(on_device): queues the step but for the copies of numbers and logits. When a graph turns out not to
-  /// be had, a line on standard error says why, and sessions that start later have none.
+  /// Does a step and waits for it; false if graphs are not used (any more), then nothing has been done.
+  /// logits: the step's, [1, vocab]; empty if they stay on the device. queue(on_device): queues the step but for the
+  /// copies of numbers and logits. When a graph turns out not to be had, a line on standard error says why, and
+  /// sessions that start later have none.
   template <class Queue>
   bool run(Key key, const Numbers& numbers, View<float, 2> logits, const Queue& queue) {
     if (!on_ || !prepare()) return false;
@@ -47,7 +51,7 @@ class CudaSteps {
     const bool did = replay_.run(graph_, key, counts_, [&] {
       send();
       queue(on_device());
-      fetch();
+      if (!logits.empty()) fetch();
     });
     if (!did) {
       give_up();

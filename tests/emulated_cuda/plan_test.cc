@@ -94,6 +94,8 @@ TEST_P(KeptPlan, IsWhatASessionTakes) {
       for (int step = 0; step < 4; ++step) {
         session.call(random.ids(1, model.config.vocab_size), 64, {logits.data(), {1, model.config.vocab_size}});
       }
+      Sampler sampler({.temperature = 1, .repetition_penalty = 2});
+      for (int step = 0; step < 4; ++step) session.next(random.ids(1, model.config.vocab_size), 64, sampler);
     }
     constexpr std::size_t kTables = 16384;  // of blocks, which are in the reserve
     EXPECT_LE(device.peak - before, model.cuda->limits.bytes + kTables) << windows << " windows resident";

@@ -75,6 +75,17 @@ TEST_F(EmulatedSteps, AreNoGraphsWhereEntriesAreStreamed) {
   EXPECT_EQ(model_->cuda->steps.replayed, replayed);
 }
 
+TEST_F(EmulatedSteps, AreNotWhatANextTokenWaitsForOnceTheFlagIsSet) {
+  std::atomic<bool> stop = false;
+  Session session(exec_, *model_, settings_, Lookup{});
+  session.set_stop_flag(&stop);
+  Sampler sampler({.temperature = 1});
+  std::int32_t id = 3;
+  for (int step = 0; step < 4; ++step) id = session.next({&id, 1}, 1, sampler);
+  stop = true;
+  EXPECT_THROW(session.next({&id, 1}, 1, sampler), Interrupted);
+}
+
 TEST_F(EmulatedSteps, StopWhenTheFlagIsSet) {
   std::atomic<bool> stop = false;
   Session session(exec_, *model_, settings_, Lookup{});

@@ -5,6 +5,7 @@
 // permits, shared memory starts as NaNs.
 
 #include <array>
+#include <atomic>
 #include <barrier>
 #include <cstring>
 #include <functional>
@@ -56,6 +57,11 @@ class EmulatedWarp {
     std::uint32_t total = 0;
     for (const std::uint32_t each : x.values) total += each;
     return total;
+  }
+  /// Orders nothing else: only barriers do.
+  template <class T>
+  T add(T& to, T x) {
+    return std::atomic_ref<T>(to).fetch_add(x, std::memory_order_relaxed);
   }
 
   template <int Bytes>

@@ -12,11 +12,23 @@ namespace {
 using Logits = std::vector<float>;
 using Ids = std::vector<std::int32_t>;
 
+CpuExec& exec() {
+  static CpuExec one(1);
+  return one;
+}
+
+/// The first token of a sampler of its own.
+std::int32_t first_sample(const SamplerOptions& options, const Logits& logits, const Ids& seen = {}) {
+  Sampler sampler(options);
+  sampler.see(seen);
+  return sampler.sample(exec(), logits);
+}
+
 /// How often each token comes in `count` draws.
-std::vector<double> frequencies(const SamplerOptions& options, const Logits& logits, int count, const Ids& seen = {}) {
+std::vector<double> frequencies(const SamplerOptions& options, const Logits& logits, int count) {
   Sampler sampler(options);
   std::vector<double> result(logits.size());
-  for (int i = 0; i < count; ++i) result[static_cast<std::size_t>(sampler.sample(logits, seen))] += 1.0 / count;
+  for (int i = 0; i < count; ++i) result[static_cast<std::size_t>(sampler.sample(exec(), logits))] += 1.0 / count;
   return result;
 }
 
@@ -34,10 +46,9 @@ void expect_near(const std::vector<double>& found, const std::vector<double>& ex
 }
 
 TEST(Sampler, IsGreedyByDefaultAndOfEqualTokensTakesTheFirst) {
-  Sampler sampler({});
-  EXPECT_EQ(sampler.sample(Logits{1, 3, 2}, {}), 1);
-  EXPECT_EQ(sampler.sample(Logits{1, 3, 3}, {}), 1);
-  EXPECT_EQ(sampler.sample(Logits{-5}, {}), 0);
+  EXPECT_EQ(first_sample({}, {1, 3, 2}), 1);
+  EXPECT_EQ(first_sample({}, {1, 3, 3}), 1);
+  EXPECT_EQ(first_sample({}, {-5}), 0);
 }
 
 // 40,000 draws: four standard deviations of a frequency are at most 0.01.
@@ -72,11 +83,15 @@ TEST(Sampler, TopPIsMeasuredAmongTheTopK) {
 }
 
 TEST(Sampler, PenalisesEachSeenTokenOnce) {
-  Sampler sampler({.repetition_penalty = 2});
-  EXPECT_EQ(sampler.sample(Logits{3, 2}, Ids{0}), 1) << "3 becomes 1.5";
-  EXPECT_EQ(sampler.sample(Logits{3, 1}, Ids{0, 0, 0}), 0) << "once, however often it was seen";
-  EXPECT_EQ(sampler.sample(Logits{-1, -1.5F}, Ids{0}), 1) << "-1 becomes -2";
-  EXPECT_EQ(sampler.sample(Logits{3, 2}, {}), 0);
+  const SamplerOptions options = {.repetition_penalty = 2};
+  EXPECT_EQ(first_sample(options, {3, 2}, {0}), 1) << "3 becomes 1.5";
+  EXPECT_EQ(first_sample(options, {3, 1}, {0, 0, 0}), 0) << "once, however often it was seen";
+  EXPECT_EQ(first_sample(options, {-1, -1.5F}, {0}), 1) << "-1 becomes -2";
+  EXPECT_EQ(first_sample(options, {3, 2}), 0);
+  Sampler sampler(options);
+  sampler.see(Ids{0});
+  sampler.see(Ids{1});
+  EXPECT_EQ(sampler.sample(exec(), Logits{3, 2.5F, 2}), 2) << "what was seen before stays seen";
 }
 
 TEST(Sampler, SameSeedGivesTheSameTokensAndAnotherSeedOthers) {
@@ -84,7 +99,7 @@ TEST(Sampler, SameSeedGivesTheSameTokensAndAnotherSeedOthers) {
   const auto draw = [&](std::uint64_t seed) {
     Sampler sampler({.temperature = 1, .seed = seed});
     Ids ids(40);
-    for (std::int32_t& id : ids) id = sampler.sample(logits, {});
+    for (std::int32_t& id : ids) id = sampler.sample(exec(), logits);
     return ids;
   };
   EXPECT_EQ(draw(1), draw(1));
@@ -103,6 +118,10 @@ TEST(Sampler, DrawsEvenlyAsTheTemperatureRises) {
 
 TEST(Sampler, StandsLogitsOfAnySize) {
   expect_near(frequencies({.temperature = 1}, {3e38F, -3e38F, 0}, 50), {1, 0, 0}, 0);
+  expect_near(frequencies({.temperature = 1}, {1, -INFINITY, -INFINITY}, 50), {1, 0, 0}, 0);
+  expect_near(frequencies({.temperature = 1, .top_p = 0.9F}, {1, INFINITY, 3e38F}, 50), {0, 1, 0}, 0);
+  EXPECT_EQ(first_sample({}, {-INFINITY, -INFINITY}), 0);
+  EXPECT_EQ(first_sample({}, {-0.0F, 0.0F}), 0) << "they are equal";
 }
 
 TEST(Sampler, RefusesLogitsThatAreNoNumbers) {
@@ -110,7 +129,7 @@ TEST(Sampler, RefusesLogitsThatAreNoNumbers) {
   for (std::size_t i = 0; i < logits.size(); i += 3) logits[i] = NAN;
   for (const float temperature : {0.0F, 1.0F}) {
     Sampler sampler({.temperature = temperature});
-    EXPECT_THAT(input_error_of([&] { sampler.sample(logits, {}); }), ::testing::HasSubstr("found NaN"));
+    EXPECT_THAT(input_error_of([&] { sampler.sample(exec(), logits); }), ::testing::HasSubstr("found NaN"));
   }
 }
 
