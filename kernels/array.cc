@@ -2,27 +2,59 @@
 
 #include <sys/mman.h>
 
+#include <cstdint>
 #include <cstdlib>
 
 namespace memlane::detail {
 
 namespace {
+
 constexpr std::size_t kCacheLine = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+std::size_t rounded_up(std::size_t bytes, std::size_t unit) {
+  if (bytes > std::numeric_limits<std::size_t>::max() - 2 * unit) throw std::bad_alloc();
+  return (bytes + unit - 1) / unit * unit;
+}
+
+/// Large storage is mapped: freed, it goes back to the system at once, where malloc would keep it. Sanitizers watch
+/// what malloc gives.
+constexpr bool is_mapped(std::size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  return bytes == 0;
+#else
+  return bytes >= 2 * kHugePage;
+#endif
+}
+
+/// `bytes`, whole huge pages, at a multiple of their size.
+void* map(std::size_t bytes) {
+  void* whole = mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (whole == MAP_FAILED) throw std::bad_alloc();
+  auto* begin = static_cast<std::byte*>(whole);
+  const std::size_t before = (kHugePage - reinterpret_cast<std::uintptr_t>(whole) % kHugePage) % kHugePage;
+  if (before > 0) munmap(begin, before);
+  if (before < kHugePage) munmap(begin + before + bytes, kHugePage - before);
+  madvise(begin + before, bytes, MADV_HUGEPAGE);  // advice: failing changes speed only
+  return begin + before;
+}
+
 }  // namespace
 
 void* allocate_aligned(std::size_t bytes) {
-  const std::size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kCacheLine;
-  if (bytes > std::numeric_limits<std::size_t>::max() - alignment) throw std::bad_alloc();
-  const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  void* pointer = std::aligned_alloc(alignment, rounded);
+  if (is_mapped(bytes)) return map(rounded_up(bytes, kHugePage));
+  void* pointer = std::aligned_alloc(kCacheLine, rounded_up(bytes, kCacheLine));
   if (pointer == nullptr) throw std::bad_alloc();
-  if (alignment == kHugePage) madvise(pointer, rounded, MADV_HUGEPAGE);  // advice: failing changes speed only
   return pointer;
 }
 
-void free_aligned(void* pointer) noexcept {
-  std::free(pointer);
+void free_aligned(void* pointer, std::size_t bytes) noexcept {
+  if (pointer == nullptr) return;
+  if (is_mapped(bytes)) {
+    munmap(pointer, (bytes + kHugePage - 1) / kHugePage * kHugePage);
+  } else {
+    std::free(pointer);
+  }
 }
 
 }  // namespace memlane::detail

@@ -90,7 +90,8 @@ class View {
 namespace detail {
 /// Storage aligned to cache lines (to huge pages, and asking for them, when large). Throws std::bad_alloc.
 void* allocate_aligned(std::size_t bytes);
-void free_aligned(void* pointer) noexcept;
+/// bytes: as it was allocated with.
+void free_aligned(void* pointer, std::size_t bytes) noexcept;
 }  // namespace detail
 
 /// Owns an array on the host. Elements are trivially copyable; a new buffer is not initialised unless `zeroed` makes
@@ -103,7 +104,7 @@ class Buffer {
   Buffer() = default;
   explicit Buffer(std::size_t size) : size_(size) {
     if (size > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_alloc();
-    if (size > 0) data_.reset(static_cast<T*>(detail::allocate_aligned(size * sizeof(T))));
+    if (size > 0) data_ = {static_cast<T*>(detail::allocate_aligned(size * sizeof(T))), Free{size * sizeof(T)}};
   }
 
   static Buffer zeroed(std::size_t size) {
@@ -134,12 +135,15 @@ class Buffer {
 
   /// Makes room for `size` elements, keeping storage that is large enough; contents are unspecified afterwards.
   void reserve_discarding(std::size_t size) {
-    if (size > size_) *this = Buffer(size);
+    if (size <= size_) return;
+    *this = Buffer();  // first, so that both are never there
+    *this = Buffer(size);
   }
 
  private:
   struct Free {
-    void operator()(T* pointer) const noexcept { detail::free_aligned(pointer); }
+    std::size_t bytes = 0;
+    void operator()(T* pointer) const noexcept { detail::free_aligned(pointer, bytes); }
   };
   std::unique_ptr<T, Free> data_;
   std::size_t size_ = 0;

@@ -56,6 +56,17 @@ struct ListSearch {
   SearchCount* count = nullptr;
 };
 
+/// What a search is of, for what it takes.
+struct ListSearchSize {
+  std::size_t tokens = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  std::size_t entries = 0;
+  std::size_t chunks = 0, lists = 0;  ///< of a kv head, and of a chunk at most
+  bool estimates = false;             ///< whether there is a tail
+};
+
+/// Bytes of scratch space that search_lists() takes at most, of all threads.
+std::size_t search_lists_bytes(std::size_t threads, const ListSearch& search, const ListSearchSize& size);
+
 /// Approximate search: for every query token and head the lists whose best key is expected to have the greatest score,
 /// first 128 of them, then those where that is greater than the least of the candidates found; of their keys, scanned
 /// in int8, the best candidates; and of those the k best by their stored keys, of equal scores those with smaller ids.

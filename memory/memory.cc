@@ -15,10 +15,16 @@ constexpr std::size_t kProposalBytes = std::size_t{64} << 20;
 /// Query rows that one thread hands to an index at once.
 constexpr std::size_t kRowsPerSearch = 128;
 
+/// Bytes of what is found for one token: of what is chosen; with FAISS also of what one document and all of them
+/// propose.
+std::size_t found_bytes(const Lookup& lookup, std::size_t heads, std::size_t k, std::size_t documents) {
+  const std::size_t times = lookup.kind == Lookup::Kind::faiss ? documents + 2 : 1;
+  return heads * times * k * (sizeof(std::int64_t) + sizeof(float));
+}
+
 /// Tokens whose proposals fit in kProposalBytes.
-std::size_t proposing_tokens(std::size_t heads, std::size_t k, std::size_t documents) {
-  const std::size_t bytes_per_token = heads * (documents + 1) * k * (sizeof(std::int64_t) + sizeof(float));
-  return std::max<std::size_t>(1, kProposalBytes / bytes_per_token);
+std::size_t proposing_tokens(const Lookup& lookup, std::size_t heads, std::size_t k, std::size_t documents) {
+  return std::max<std::size_t>(1, kProposalBytes / found_bytes(lookup, heads, k, documents));
 }
 
 /// Tokens [begin, end) of a partial.
@@ -103,17 +109,32 @@ void Memory::add_weights(CpuExec& exec, std::size_t layer_slot, View<const float
 }
 
 std::size_t Memory::tokens_at_once(std::size_t heads) const {
-  return proposing_tokens(heads, std::min(lookup_.top_k, entries()), documents_.size());
+  return proposing_tokens(lookup_, heads, std::min(lookup_.top_k, entries()), documents_.size());
 }
 
-std::size_t Memory::lookup_bytes(const Lookup& lookup, std::size_t heads, std::size_t tokens, std::size_t entries,
-                                 std::size_t documents) {
-  const std::size_t k = std::min(lookup.top_k, entries);
+std::size_t Memory::lookup_bytes(const Lookup& lookup, const LookupSize& size) {
+  const std::size_t k = std::min(lookup.top_k, size.entries);
   if (lookup.kind == Lookup::Kind::dense || k == 0) return 0;
-  // What is chosen; with FAISS also what one document and all of them propose.
-  const std::size_t lists = lookup.kind == Lookup::Kind::faiss ? documents + 2 : 1;
-  return std::min(tokens, proposing_tokens(heads, k, documents)) * heads * lists * k *
-         (sizeof(std::int64_t) + sizeof(float));
+  const std::size_t tokens = std::min(size.tokens, proposing_tokens(lookup, size.heads, k, size.documents));
+  std::size_t bytes = tokens * found_bytes(lookup, size.heads, k, size.documents);
+  if (lookup.has_lists()) {
+    const ListSettings settings = ListSettings::of(lookup);
+    const bool clustered = lookup.kind == Lookup::Kind::ivf;
+    const std::size_t chunks = size.entries / settings.chunk + std::max<std::size_t>(size.documents, 1);
+    const std::size_t lists = clustered ? std::min(settings.lists, size.entries) : 1;
+    const ListSearch how = {.probes = clustered ? settings.probes_of(chunks * lists) : chunks,
+                            .candidates = lookup.top_k * settings.rerank};
+    bytes += search_lists_bytes(size.threads, how,
+                                {.tokens = tokens,
+                                 .heads = size.heads,
+                                 .kv_heads = size.kv_heads,
+                                 .head_dim = size.head_dim,
+                                 .entries = size.entries,
+                                 .chunks = chunks,
+                                 .lists = lists,
+                                 .estimates = settings.tail});
+  }
+  return bytes;
 }
 
 Memory::Selected Memory::select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale) {

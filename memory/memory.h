@@ -42,10 +42,15 @@ class Memory {
   /// The entries that each query attends to, if the lookup is not dense. Valid until the next call.
   Selected select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale);
 
-  /// Bytes that looking entries up takes beside the kernels' scratch: of `tokens` queries of `heads` heads at once, in
-  /// a memory of so many entries and documents.
-  static std::size_t lookup_bytes(const Lookup& lookup, std::size_t heads, std::size_t tokens, std::size_t entries,
-                                  std::size_t documents);
+  /// What looking entries up is of: `tokens` queries of `heads` heads at once, in a memory of so many entries and
+  /// documents.
+  struct LookupSize {
+    std::size_t threads = 1;
+    std::size_t tokens = 0, heads = 0, kv_heads = 0, head_dim = 0;
+    std::size_t entries = 0, documents = 0;
+  };
+  /// Bytes that it takes: of what is found and of searching lists, beside the scratch of other kernels.
+  static std::size_t lookup_bytes(const Lookup& lookup, const LookupSize& size);
 
   /// Where lists are searched, what the searches looked at is counted here from now on; null for nowhere.
   void set_count(SearchCount* count) { count_ = count; }

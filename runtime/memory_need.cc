@@ -46,7 +46,13 @@ MemoryNeed session_need(const CpuExec& exec, const ModelConfig& config, const Me
                Session::pass_bytes(config, settings, precision.compute, size.tokens) +
                split_bytes(exec, config, pass, size.segments) + blocks * (settings.mem_layers.size() + 1) +
                size.segments * sizeof(Segment) +
-               Memory::lookup_bytes(lookup, config.num_heads, pass, size.entries, size.documents);
+               Memory::lookup_bytes(lookup, {.threads = exec.threads(),
+                                             .tokens = pass,
+                                             .heads = config.num_heads,
+                                             .kv_heads = config.num_kv_heads,
+                                             .head_dim = config.head_dim,
+                                             .entries = size.entries,
+                                             .documents = size.documents});
   return need;
 }
 

@@ -17,7 +17,6 @@ namespace memlane {
 /// to the best k when it is full. Ids rise along the stream, so a later score must be greater to displace one.
 class BestLists {
  public:
-  BestLists() = default;
   BestLists(ScratchLayout& layout, std::size_t k, std::size_t rows)
       : k_(k), capacity_((full() + kMost + 31) / 32 * 32) {
     scores_ = layout.take<float>(rows * capacity_);

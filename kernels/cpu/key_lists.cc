@@ -35,16 +35,25 @@ void write_list_key(const MicroKernels& micro, std::byte* panels, std::size_t at
 
 namespace {
 
-/// Rows of an item where there may be `most`: fewer where threads would have no work, and of a kv head's items all
-/// about the same. rows: of all kv heads.
-std::size_t even_rows(std::size_t most, std::size_t rows, std::size_t kv_heads, std::size_t threads) {
-  const std::size_t of_head = rows / kv_heads;
-  const std::size_t in_item = std::min(most, std::max(rows / (3 * threads), list_search::kLeastRows));
-  const std::size_t items = std::max<std::size_t>((of_head + in_item - 1) / in_item, 1);
-  return (of_head + items - 1) / items;
+std::size_t candidates_of(const ListSearch& search, std::size_t entries) {
+  return std::max<std::size_t>(std::min(search.candidates, entries), 1);
 }
 
 }  // namespace
+
+std::size_t search_lists_bytes(std::size_t threads, const ListSearch& search, const ListSearchSize& size) {
+  using namespace list_search;
+  const SearchSize space = {.head_dim = size.head_dim,
+                            .chunks = size.chunks,
+                            .lists = size.chunks * size.lists,
+                            .width = size.chunks * filled(size.lists),
+                            .probes = search.probes,
+                            .candidates = candidates_of(search, size.entries),
+                            .estimates = size.estimates};
+  const std::size_t group = size.heads / size.kv_heads;
+  const std::size_t rows = space.rows(size.tokens * group, size.kv_heads, threads);
+  return threads * SearchSpace::bytes(space, std::max(rows / group, std::size_t{1}) * group);
+}
 
 void search_lists(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks,
                   View<const ListChunk, 2> chunks, const ListSearch& search, View<std::int64_t, 3> ids,
@@ -60,18 +69,22 @@ void search_lists(CpuExec& exec, View<const float, 3> queries, View<const EntryB
     begins[block + 1] = begins[block] + static_cast<std::int64_t>(blocks.data()[block].count);
   }
   MEMLANE_EXPECTS(begins.back() <= std::numeric_limits<std::uint32_t>::max());
-  const std::size_t candidates =
-      std::max<std::size_t>(std::min(search.candidates, static_cast<std::size_t>(begins.back())), 1);
-  std::size_t most = kMostRows;
-  for (const Catalogue& catalogue : catalogues) {
-    most = std::min(most, most_rows(catalogue, queries.extent(2), search, candidates, tail != nullptr));
+  const SearchSize size = {.head_dim = queries.extent(2),
+                           .chunks = chunks.extent(1),
+                           .lists = catalogues.front().present,
+                           .width = catalogues.front().width(),
+                           .probes = search.probes,
+                           .candidates = candidates_of(search, static_cast<std::size_t>(begins.back())),
+                           .estimates = tail != nullptr};
+  for (const Catalogue& each : catalogues) {
+    MEMLANE_EXPECTS(each.present == size.lists && each.width() == size.width);
   }
   const QueryRows rows(queries, kv_heads,
-                       even_rows(most, queries.extent(0) * queries.extent(1), kv_heads, exec.threads()));
+                       size.rows(queries.extent(0) * queries.extent(1) / kv_heads, kv_heads, exec.threads()));
   if (search.count != nullptr) search.count->rows += rows.tokens * rows.heads;
   exec.pool().run(rows.kv_heads * rows.items_per_head, [&](std::size_t index, std::size_t worker) {
     const QueryRows::Item item = rows.item(index % rows.items_per_head, index / rows.items_per_head);
-    RowSearch(exec, worker, rows, catalogues[item.kv_head], search, candidates, k, tail != nullptr)
+    RowSearch(exec, worker, rows, catalogues[item.kv_head], search, size, k)
         .run(queries, blocks, begins, item, ids, scores, tail);
   });
 }

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/cpu/best_lists.h"
 #include "kernels/cpu/list_catalogue.h"
+#include "kernels/cpu/list_choice.h"
+#include "kernels/cpu/quantised_queries.h"
 #include "kernels/cpu/stored_scores.h"
 #include "kernels/key_lists.h"
 
@@ -14,6 +17,7 @@ namespace memlane::list_search {
 // as fit into kWeightBytes of weights of lists.
 inline constexpr std::size_t kMostRows = 1024, kItemBytes = std::size_t{48} << 20;
 inline constexpr std::size_t kLeastRows = 16, kMostAtOnce = 128, kWeightBytes = std::size_t{4} << 20;
+inline constexpr std::size_t kScanned = 256;  // keys scored at once
 
 struct Candidate {
   float score;
@@ -32,20 +36,106 @@ struct Chosen {
   float weight = 0;  // sum of exp(scale * score - max)
 };
 
-/// Rows that are compared with the means of lists at once. With an estimate of what is not chosen, whose weights are
-/// needed to the end, an item has no more.
-inline std::size_t most_at_once(const Catalogue& catalogue, std::size_t head_dim, bool estimates) {
-  const std::size_t shifts = estimates ? catalogue.chunks.size() * filled(head_dim) : 0;
-  return std::clamp(kWeightBytes / ((2 * catalogue.width() + shifts) * sizeof(float) + 1), kLeastRows, kMostAtOnce);
-}
+/// One scan of a list: of the row's chosen ones.
+struct Scan {
+  std::uint32_t row;
+  std::uint32_t number;
+};
 
-/// Rows of an item.
-inline std::size_t most_rows(const Catalogue& catalogue, std::size_t head_dim, const ListSearch& search,
-                             std::size_t candidates, bool estimates) {
-  if (estimates) return most_at_once(catalogue, head_dim, estimates);
-  const std::size_t lists = std::min(search.probes, catalogue.present) * (2 * sizeof(Chosen));
-  const std::size_t found = candidates * 2 * (sizeof(Candidate) + sizeof(StoredScores::Request));
-  return std::clamp<std::size_t>(kItemBytes / (lists + found), 1, kMostRows);
-}
+/// What the space for a search depends on.
+struct SearchSize {
+  std::size_t head_dim;
+  std::size_t chunks, lists, width;  // of a kv head; width: Catalogue's
+  std::size_t probes, candidates;
+  bool estimates;  // what is not chosen
+
+  /// Lists that a row may scan.
+  std::size_t most_lists() const { return std::min(probes, lists); }
+  bool scans_all() const { return probes >= lists; }
+
+  /// Rows that are compared with the means of lists at once. With an estimate, which needs their weights to the end, an
+  /// item has no more.
+  std::size_t most_at_once() const {
+    const std::size_t row = (2 * width + (estimates ? chunks * filled(head_dim) : 0)) * sizeof(float);
+    return std::clamp(kWeightBytes / (row + 1), kLeastRows, kMostAtOnce);
+  }
+  /// Rows of an item at most.
+  std::size_t most_rows() const {
+    if (estimates) return most_at_once();
+    const std::size_t chosen = most_lists() * (sizeof(Chosen) + sizeof(Scan) + sizeof(ListChoice::Reach));
+    const std::size_t found = candidates * (sizeof(Candidate) + 2 * sizeof(StoredScores::Request));
+    return std::clamp<std::size_t>(kItemBytes / (chosen + found), 1, kMostRows);
+  }
+  /// Rows of an item: fewer where threads would have no work, and of a kv head's items all about the same.
+  /// of_head: rows of one of `kv_heads`.
+  std::size_t rows(std::size_t of_head, std::size_t kv_heads, std::size_t threads) const {
+    const std::size_t in_item = std::min(most_rows(), std::max(of_head * kv_heads / (3 * threads), kLeastRows));
+    const std::size_t items = std::max<std::size_t>((of_head + in_item - 1) / in_item, 1);
+    return (of_head + items - 1) / items;
+  }
+};
+
+/// A worker's space for the rows of an item.
+struct SearchSpace {
+  SearchSpace(ScratchLayout& layout, const SearchSize& size, std::size_t rows)
+      : at_once(size.estimates ? rows : std::min(rows, size.most_at_once())),
+        best(layout, size.candidates, rows),
+        stored(layout, size.head_dim, rows, rows * size.candidates),
+        quantised(layout, size.head_dim, rows, at_once),
+        choice(layout, size.width, rows, size.scans_all() ? 0 : size.most_lists()) {
+    const std::size_t dim = size.head_dim, candidates = size.candidates, lists = rows * size.most_lists();
+    chosen = layout.take<Chosen>(lists);
+    scans = layout.take<Scan>(lists);
+    chosen_counts = layout.take<std::size_t>(rows);
+    scanned_counts = layout.take<std::size_t>(rows);
+    scan_ends = layout.take<std::size_t>(size.width + 1);
+    found = layout.take<Candidate>(size.estimates ? rows * candidates : 0);
+    in_order = layout.take<Candidate>(rows * candidates);
+    in_order_counts = layout.take<std::size_t>(rows);
+    queries = layout.take<float>(rows * dim);
+    scaled = layout.take<float>(at_once * dim);
+    products = layout.take<float>(at_once * filled(dim));
+    spreads = layout.take<float>(at_once);
+    shifts = layout.take<float>(size.estimates ? at_once * size.chunks * filled(dim) : 0);
+    of_lists = layout.take<float>(at_once * kPanelEntries);
+    expected = layout.take<float>(at_once * size.width);
+    reach = layout.take<float>(at_once * size.width);
+    scanned = layout.take<float>(at_once * kScanned);
+    collected = layout.take<FoundScores>(at_once);
+    sum = layout.take<float>(filled(dim));
+    places = layout.take<std::uint32_t>(filled(candidates));
+    order = layout.take<std::int32_t>(filled(candidates));
+    found_ids = layout.take<std::int64_t>(candidates);
+    found_scores = layout.take<float>(filled(candidates));
+  }
+  static std::size_t bytes(const SearchSize& size, std::size_t rows) {
+    ScratchLayout layout(nullptr);
+    const SearchSpace measured(layout, size, rows);
+    return layout.bytes();
+  }
+
+  std::size_t at_once;  // rows that are compared with the means of lists, or scored with a list's keys
+  BestLists best;
+  StoredScores stored;
+  QuantisedQueries quantised;
+  ListChoice::Space choice;
+  Chosen* chosen;                               // [rows][lists]: by place, those scanned at once
+  Scan* scans;                                  // by place, then row
+  std::size_t *chosen_counts, *scanned_counts;  // [rows]: of chosen
+  std::size_t* scan_ends;                       // [width + 1]
+  Candidate *found, *in_order;                  // [rows][candidates]; the first for estimates alone
+  std::size_t* in_order_counts;                 // [rows]
+  float *queries, *scaled;                      // [rows][head_dim]
+  float *products, *shifts;                     // [at once][head_dim], [at once][chunks][head_dim]
+  float *spreads, *of_lists;                    // [at once], [at once][32]
+  float *expected, *reach;                      // [at once][width]
+  float* scanned;                               // [at once][kScanned]
+  FoundScores* collected;                       // [at once]
+  float* sum;                                   // [head_dim]
+  std::uint32_t* places;                        // [candidates], as all below
+  std::int32_t* order;
+  std::int64_t* found_ids;
+  float* found_scores;
+};
 
 }  // namespace memlane::list_search

@@ -7,19 +7,14 @@
 #include <numeric>
 #include <vector>
 
-#include "kernels/cpu/best_lists.h"
 #include "kernels/cpu/key_tiles.h"
 #include "kernels/cpu/list_catalogue.h"
-#include "kernels/cpu/list_choice.h"
 #include "kernels/cpu/list_rows.h"
-#include "kernels/cpu/quantised_queries.h"
-#include "kernels/cpu/stored_scores.h"
 #include "kernels/cpu/tile_kernels.h"
 #include "kernels/key_lists.h"
 
 namespace memlane::list_search {
 
-inline constexpr std::size_t kScanned = 256;  // keys scored at once
 // Lists that a row scans before it asks which others may hold a key that is better than those found. Asking again while
 // these are scanned saves half of the keys among 16 million and loses some that matter (docs/indexes.md).
 inline constexpr std::size_t kFirstLists = 128;
@@ -31,38 +26,34 @@ inline constexpr float kLeastSpread = 1e-20F;  // so that its root times -inf is
 /// One item's rows and a worker's space for them.
 class RowSearch {
  public:
-  /// estimates: whether run() is given a tail.
+  /// rows: of an item, size.rows() at most.
   RowSearch(CpuExec& exec, std::size_t worker, const QueryRows& rows, const Catalogue& catalogue,
-            const ListSearch& search, std::size_t candidates, std::size_t k, bool estimates)
+            const ListSearch& search, const SearchSize& size, std::size_t k)
       : micro_(exec.micro()),
         rows_(rows),
         catalogue_(catalogue),
         search_(search),
-        choice_(micro_, catalogue, search),
+        size_(size),
         k_(k),
-        at_once_(estimates ? rows.max_rows()
-                           : std::min(rows.max_rows(), most_at_once(catalogue, rows.head_dim, false))),
-        scans_all_(search.probes >= catalogue.present),
-        estimates_(estimates) {
-    const auto take = [&](ScratchLayout& layout) { return lay_out(layout, candidates); };
-    ScratchLayout measure(nullptr);
-    take(measure);
-    ScratchLayout layout(exec.worker_scratch(worker, measure.bytes()));
-    take(layout);
+        layout_(exec.worker_scratch(worker, SearchSpace::bytes(size, rows.max_rows()))),
+        space_(layout_, size, rows.max_rows()),
+        choice_(micro_, catalogue, search, space_.choice),
+        row_shift_(static_cast<int>(std::bit_width(size.candidates - 1))) {
+    MEMLANE_EXPECTS(rows.max_rows() <= std::size_t{1} << (32 - row_shift_));
   }
 
   void run(View<const float, 3> queries, View<const EntryBlock, 2> blocks, std::span<const std::int64_t> block_begins,
            const QueryRows::Item& item, View<std::int64_t, 3> ids, View<float, 3> scores,
            const AttentionPartial* tail) {
-    MEMLANE_EXPECTS((tail != nullptr) == estimates_);
+    MEMLANE_EXPECTS((tail != nullptr) == size_.estimates);
     count_ = item.tokens * rows_.group;
-    gather_queries(queries, rows_, item, 1.0F, queries_);
-    quantised_.quantise(micro_, queries_, count_);
-    best_.clear(count_);
-    chosen_.assign(count_, {});
-    scanned_lists_.assign(count_, 0);
+    gather_queries(queries, rows_, item, 1.0F, space_.queries);
+    space_.quantised.quantise(micro_, space_.queries, count_);
+    space_.best.clear(count_);
+    std::fill_n(space_.chosen_counts, count_, std::size_t{0});
+    std::fill_n(space_.scanned_counts, count_, std::size_t{0});
     choose_first();
-    if (scans_all_) {
+    if (size_.scans_all()) {
       scan_chosen();
     } else {
       for (const std::size_t most : {kFirstLists, catalogue_.width()}) {
@@ -77,85 +68,50 @@ class RowSearch {
   }
 
  private:
-  /// A list that a row scans.
-  struct Scan {
-    Chosen* of = nullptr;
-    std::uint32_t row = 0;
-  };
   bool has_tiles() const { return micro_.quantised->gemm_tiles != nullptr; }
-
-  void lay_out(ScratchLayout& layout, std::size_t candidates) {
-    const std::size_t rows = rows_.max_rows(), dim = rows_.head_dim;
-    candidates_ = candidates;
-    row_shift_ = static_cast<int>(std::bit_width(candidates - 1));
-    MEMLANE_EXPECTS(rows <= std::size_t{1} << (32 - row_shift_));
-    best_ = BestLists(layout, candidates, rows);
-    stored_ = StoredScores(layout, micro_, dim, rows, rows * candidates);
-    found_ = layout.take<Candidate>(estimates_ ? rows * candidates : 0);
-    in_order_ = layout.take<Candidate>(rows * candidates);
-    taken_ = layout.take<std::size_t>(rows);
-    queries_ = layout.take<float>(rows * dim);
-    scaled_ = layout.take<float>(at_once_ * dim);
-    products_ = layout.take<float>(at_once_ * filled(dim));
-    spreads_ = layout.take<float>(at_once_);
-    shifts_ = layout.take<float>(estimates_ ? at_once_ * catalogue_.chunks.size() * filled(dim) : 0);
-    quantised_ = QuantisedQueries(layout, dim, rows, at_once_);
-    of_lists_ = layout.take<float>(at_once_ * kPanelEntries);
-    expected_ = layout.take<float>(at_once_ * catalogue_.width());
-    reach_ = layout.take<float>(at_once_ * catalogue_.width());
-    choice_.lay_out(layout);
-    places_ = layout.take<std::uint32_t>(filled(candidates));
-    order_ = layout.take<std::int32_t>(filled(candidates));
-    scanned_ = layout.take<float>(at_once_ * kScanned);
-    collected_ = layout.take<FoundScores>(at_once_);
-    sum_ = layout.take<float>(filled(dim));
-    found_ids_ = layout.take<std::int64_t>(candidates);
-    found_scores_ = layout.take<float>(filled(candidates));
-  }
 
   /// The lists that each row may scan; the greatest score that they are expected to have and the logarithms of their
   /// weights, where those are asked for.
   void choose_first() {
-    choice_.clear(count_);
-    const bool weights = estimates_ || search_.mass < 1;
-    for (std::size_t first = 0; first < count_; first += at_once_) {
-      const std::size_t rows = std::min(at_once_, count_ - first);
-      if (weights || !scans_all_) expect(first, rows, weights);
-      for (std::size_t row = 0; row < rows && !scans_all_; ++row) {
-        choice_.begin(first + row, reach_ + row * catalogue_.width(), expected_ + row * catalogue_.width());
+    const bool weights = size_.estimates || search_.mass < 1;
+    for (std::size_t first = 0; first < count_; first += space_.at_once) {
+      const std::size_t rows = std::min(space_.at_once, count_ - first);
+      if (weights || !size_.scans_all()) expect(first, rows, weights);
+      for (std::size_t row = 0; row < rows && !size_.scans_all(); ++row) {
+        choice_.begin(first + row, space_.reach + row * catalogue_.width(), space_.expected + row * catalogue_.width());
       }
     }
-    if (scans_all_) choose_all();
+    if (size_.scans_all()) choose_all();
   }
 
-  /// Of rows from `first` on; reach_ and expected_ begin with the first of them.
+  /// Of rows from `first` on; space_.reach and space_.expected begin with the first of them.
   void expect(std::size_t first, std::size_t rows, bool weights) {
     const std::size_t dim = rows_.head_dim, width = catalogue_.width();
-    for (std::size_t i = 0; i < rows * dim; ++i) scaled_[i] = queries_[first * dim + i] * search_.scale;
+    for (std::size_t i = 0; i < rows * dim; ++i) space_.scaled[i] = space_.queries[first * dim + i] * search_.scale;
     for (std::size_t c = 0; c < catalogue_.chunks.size(); ++c) {
       const ListChunk& chunk = catalogue_.chunks[c];
-      multiply(rows, chunk.key_covariance, products_, filled(dim));
+      multiply(rows, chunk.key_covariance, space_.products, filled(dim));
       for (std::size_t row = 0; row < rows; ++row) {
-        spreads_[row] = 0.5F * dot(scaled_ + row * dim, products_ + row * filled(dim));
+        space_.spreads[row] = 0.5F * dot(space_.scaled + row * dim, space_.products + row * filled(dim));
       }
-      if (estimates_) {
-        multiply(rows, chunk.value_covariance, shifts_ + c * filled(dim), catalogue_.chunks.size() * filled(dim));
+      if (size_.estimates) {
+        multiply(rows, chunk.value_covariance, space_.shifts + c * filled(dim), catalogue_.chunks.size() * filled(dim));
       }
       for (std::size_t list = 0; list < chunk.lists; list += kPanelEntries) {
         const std::size_t place = catalogue_.begins[c] + list;
-        micro_.gemm_f32(rows, dim, scaled_, dim, chunk.means + list * dim, of_lists_, kPanelEntries, false);
+        micro_.gemm_f32(rows, dim, space_.scaled, dim, chunk.means + list * dim, space_.of_lists, kPanelEntries, false);
         for (std::size_t row = 0; row < rows; ++row) {
-          const float* means = of_lists_ + row * kPanelEntries;
-          const float root = std::sqrt(std::max(spreads_[row], kLeastSpread));
-          float* reach = reach_ + row * width + place;
+          const float* means = space_.of_lists + row * kPanelEntries;
+          const float root = std::sqrt(std::max(space_.spreads[row], kLeastSpread));
+          float* reach = space_.reach + row * width + place;
           const float* reaches = catalogue_.reaches.data() + place;
           for (std::size_t i = 0; i < kPanelEntries; ++i) {
             reach[i] = means[i] + root * reaches[i];
           }
-          float* expected = expected_ + row * width + place;
+          float* expected = space_.expected + row * width + place;
           for (std::size_t i = 0; i < kPanelEntries && weights; ++i) {
-            expected[i] =
-                means[i] + chunk.log_counts[list + i] + std::min(spreads_[row] * chunk.spreads[list + i], kMostSpread);
+            expected[i] = means[i] + chunk.log_counts[list + i] +
+                          std::min(space_.spreads[row] * chunk.spreads[list + i], kMostSpread);
           }
         }
       }
@@ -167,7 +123,7 @@ class RowSearch {
   void multiply(std::size_t rows, const float* matrix, float* out, std::size_t stride) {
     const std::size_t dim = rows_.head_dim;
     for (std::size_t d = 0; d < dim; d += kPanelEntries) {
-      micro_.gemm_f32(rows, dim, scaled_, dim, matrix + d * dim, out + d, stride, false);
+      micro_.gemm_f32(rows, dim, space_.scaled, dim, matrix + d * dim, out + d, stride, false);
     }
   }
   float dot(const float* a, const float* b) const { return std::inner_product(a, a + rows_.head_dim, b, 0.0F); }
@@ -180,19 +136,21 @@ class RowSearch {
     const std::size_t list = place - catalogue_.begins[chunk];
     if (list >= catalogue_.chunks[chunk].lists) return;
     std::uint32_t first = 0;
-    if (!chosen_[row].empty()) {
-      const Chosen& last = chosen_[row].back();
+    std::size_t& count = space_.chosen_counts[row];
+    MEMLANE_EXPECTS(count < size_.most_lists());
+    Chosen* of_row = space_.chosen + row * size_.most_lists();
+    if (count > 0) {
+      const Chosen& last = of_row[count - 1];
       first = last.first + static_cast<std::uint32_t>(catalogue_.chunks[last.chunk].list[last.list].count);
     }
-    chosen_[row].push_back({.place = static_cast<std::uint32_t>(place),
-                            .chunk = static_cast<std::uint32_t>(chunk),
-                            .list = static_cast<std::uint32_t>(list),
-                            .first = first});
+    of_row[count++] = {.place = static_cast<std::uint32_t>(place),
+                       .chunk = static_cast<std::uint32_t>(chunk),
+                       .list = static_cast<std::uint32_t>(list),
+                       .first = first};
   }
 
   void choose_all() {
     for (std::size_t row = 0; row < count_; ++row) {
-      chosen_[row].reserve(catalogue_.present);
       for (std::size_t c = 0; c < catalogue_.chunks.size(); ++c) {
         for (std::size_t list = 0; list < catalogue_.chunks[c].lists; ++list) {
           add_chosen(row, catalogue_.begins[c] + list);
@@ -205,7 +163,7 @@ class RowSearch {
   bool choose_next(std::size_t most) {
     bool any = false;
     for (std::size_t row = 0; row < count_; ++row) {
-      const float found = best_.least(micro_, row) * search_.scale;
+      const float found = space_.best.least(micro_, row) * search_.scale;
       choice_.next(row, most, found, [&](std::size_t place) { add_chosen(row, place); });
       any = any || !unscanned(row).empty();
     }
@@ -216,49 +174,58 @@ class RowSearch {
   /// which each row has its lists: so what a row finds does not depend on which rows come with it.
   void scan_chosen() {
     // Sorted by counting: where the scans of each place end.
-    ends_.assign(catalogue_.width() + 1, 0);
+    std::size_t* ends = space_.scan_ends;
+    std::fill_n(ends, size_.width + 1, std::size_t{0});
     for (std::size_t row = 0; row < count_; ++row) {
-      for (const Chosen& list : unscanned(row)) ++ends_[list.place + 1];
+      for (const Chosen& list : unscanned(row)) ++ends[list.place + 1];
     }
-    std::partial_sum(ends_.begin(), ends_.end(), ends_.begin());
-    scans_.resize(ends_.back());
+    std::partial_sum(ends, ends + size_.width + 1, ends);
+    const std::size_t scans = ends[size_.width];
     for (std::size_t row = 0; row < count_; ++row) {
-      for (Chosen& list : unscanned(row)) scans_[ends_[list.place]++] = {&list, static_cast<std::uint32_t>(row)};
-      scanned_lists_[row] = chosen_[row].size();
+      auto number = static_cast<std::uint32_t>(space_.scanned_counts[row]);
+      for (const Chosen& list : unscanned(row)) {
+        space_.scans[ends[list.place]++] = {static_cast<std::uint32_t>(row), number++};
+      }
+      space_.scanned_counts[row] = space_.chosen_counts[row];
     }
     const bool tiled = has_tiles();
     if (tiled) micro_.tiles->shape();
-    for (std::size_t begin = 0, end = 0; begin < scans_.size(); begin = end) {
-      end = ends_[scans_[begin].of->place];
-      for (std::size_t first = begin; first < end; first += at_once_) {
-        scan(std::span(scans_).subspan(first, std::min(at_once_, end - first)));
+    for (std::size_t begin = 0, end = 0; begin < scans; begin = end) {
+      end = ends[chosen(space_.scans[begin]).place];
+      for (std::size_t first = begin; first < end; first += space_.at_once) {
+        scan({space_.scans + first, std::min(space_.at_once, end - first)});
       }
     }
     if (tiled) micro_.tiles->release();
   }
 
-  std::span<Chosen> unscanned(std::size_t row) { return std::span(chosen_[row]).subspan(scanned_lists_[row]); }
+  std::span<const Chosen> chosen(std::size_t row) const {
+    return {space_.chosen + row * size_.most_lists(), space_.chosen_counts[row]};
+  }
+  std::span<const Chosen> unscanned(std::size_t row) const { return chosen(row).subspan(space_.scanned_counts[row]); }
+  Chosen& chosen(const Scan& scan) const { return space_.chosen[scan.row * size_.most_lists() + scan.number]; }
 
   /// Scores the keys of one list for the rows that chose it.
   void scan(std::span<const Scan> rows) {
-    const KeyList& list = catalogue_.chunks[rows.front().of->chunk].list[rows.front().of->list];
+    const KeyList& list = catalogue_.chunks[chosen(rows.front()).chunk].list[chosen(rows.front()).list];
     const std::size_t bytes = key_list_panel_bytes(rows_.head_dim);
     const QuantisedKernels& kernels = *micro_.quantised;
     const bool tiled = has_tiles() && rows.size() >= kLeastTileRows;
-    const QuantisedRows a = quantised_.together(rows.size(), tiled, [&](std::size_t r) { return rows[r].row; });
+    const QuantisedRows a = space_.quantised.together(rows.size(), tiled, [&](std::size_t r) { return rows[r].row; });
     if (search_.count != nullptr) search_.count->keys += rows.size() * list.count;
-    if (!tiled && !estimates_) return collect(rows, list, a);
+    if (!tiled && !size_.estimates) return collect(rows, list, a);
     for (std::size_t begin = 0; begin < list.count; begin += kScanned) {
       const std::size_t count = std::min(kScanned, list.count - begin);
       for (std::size_t i = 0; i < count; i += kPanelEntries) {
         const auto gemm = tiled ? kernels.gemm_tiles : kernels.gemm;
-        gemm(rows.size(), quantised_.k(), a, list.panels + (begin + i) / kPanelEntries * bytes, scanned_ + i, kScanned,
-             false);
+        gemm(rows.size(), space_.quantised.k(), a, list.panels + (begin + i) / kPanelEntries * bytes,
+             space_.scanned + i, kScanned, false);
       }
       for (std::size_t r = 0; r < rows.size(); ++r) {
-        float* scores = scanned_ + r * kScanned;
-        best_.offer(micro_, rows[r].row, scores, count, rows[r].of->first + static_cast<std::uint32_t>(begin));
-        if (estimates_) weigh(scores, count, *rows[r].of);
+        float* scores = space_.scanned + r * kScanned;
+        space_.best.offer(micro_, rows[r].row, scores, count,
+                          chosen(rows[r]).first + static_cast<std::uint32_t>(begin));
+        if (size_.estimates) weigh(scores, count, chosen(rows[r]));
       }
     }
   }
@@ -266,12 +233,13 @@ class RowSearch {
   /// The same where nothing else than the best scores is needed.
   void collect(std::span<const Scan> rows, const KeyList& list, const QuantisedRows& a) {
     const std::size_t bytes = key_list_panel_bytes(rows_.head_dim);
-    for (std::size_t r = 0; r < rows.size(); ++r) collected_[r] = best_.collected(rows[r].row, rows[r].of->first);
+    for (std::size_t r = 0; r < rows.size(); ++r)
+      space_.collected[r] = space_.best.collected(rows[r].row, chosen(rows[r]).first);
     for (std::size_t begin = 0; begin < list.count; begin += kScanned) {
       const std::size_t count = std::min(kScanned, list.count - begin);
-      micro_.quantised->scan(rows.size(), quantised_.k(), a, list.panels + begin / kPanelEntries * bytes, bytes, count,
-                             collected_);
-      for (std::size_t r = 0; r < rows.size(); ++r) best_.took(micro_, rows[r].row, count, collected_[r]);
+      micro_.quantised->scan(rows.size(), space_.quantised.k(), a, list.panels + begin / kPanelEntries * bytes, bytes,
+                             count, space_.collected);
+      for (std::size_t r = 0; r < rows.size(); ++r) space_.best.took(micro_, rows[r].row, count, space_.collected[r]);
     }
   }
 
@@ -287,34 +255,34 @@ class RowSearch {
   /// What the scans found, in order of the entries, scored as it is stored.
   void take_candidates(View<const EntryBlock, 2> blocks, std::span<const std::int64_t> block_begins,
                        std::size_t kv_head) {
-    stored_.begin(queries_, count_);
+    space_.stored.begin(micro_, space_.queries, count_);
     for (std::size_t row = 0; row < count_; ++row) find_candidates(row);
-    std::fill_n(taken_, count_, std::size_t{0});
-    stored_.score(
+    std::fill_n(space_.in_order_counts, count_, std::size_t{0});
+    space_.stored.score(
         {blocks.data() + kv_head * blocks.extent(1), blocks.extent(1)}, block_begins,
         [&](std::uint32_t index) { return index >> row_shift_; },
         [&](const StoredScores::Request& request, float score) {
-          const std::size_t row = request.index >> row_shift_, at = row * candidates_;
-          Candidate& candidate = in_order_[at + taken_[row]++];
-          if (estimates_) candidate = found_[at + request.index % (std::size_t{1} << row_shift_)];
+          const std::size_t row = request.index >> row_shift_, at = row * size_.candidates;
+          Candidate& candidate = space_.in_order[at + space_.in_order_counts[row]++];
+          if (size_.estimates) candidate = space_.found[at + request.index % (std::size_t{1} << row_shift_)];
           candidate.score = score;
           candidate.entry = request.entry;
         });
   }
 
   void find_candidates(std::size_t row) {
-    const std::vector<Chosen>& lists = chosen_[row];
-    best_.write(micro_, row, found_ids_, found_scores_);
+    const std::span<const Chosen> lists = chosen(row);
+    space_.best.write(micro_, row, space_.found_ids, space_.found_scores);
     std::size_t at = 0;
-    for (std::size_t i = 0; i < candidates_ && found_ids_[i] >= 0; ++i) {
-      const auto number = static_cast<std::uint32_t>(found_ids_[i]);
+    for (std::size_t i = 0; i < size_.candidates && space_.found_ids[i] >= 0; ++i) {
+      const auto number = static_cast<std::uint32_t>(space_.found_ids[i]);
       while (at + 1 < lists.size() && lists[at + 1].first <= number) ++at;
       const ListChunk& chunk = catalogue_.chunks[lists[at].chunk];
       const std::uint32_t entry = chunk.first_entry + chunk.list[lists[at].list].entries[number - lists[at].first];
-      if (estimates_) {
-        found_[row * candidates_ + i] = {0, entry, static_cast<std::uint32_t>(at), found_scores_[i]};
+      if (size_.estimates) {
+        space_.found[row * size_.candidates + i] = {0, entry, static_cast<std::uint32_t>(at), space_.found_scores[i]};
       }
-      stored_.add({entry, static_cast<std::uint32_t>(row << row_shift_ | i)});
+      space_.stored.add({entry, static_cast<std::uint32_t>(row << row_shift_ | i)});
     }
   }
 
@@ -322,17 +290,17 @@ class RowSearch {
   void keep_best() {
     if (kept_.size() <= k_) return;
     for (std::size_t i = 0; i < kept_.size(); ++i) {
-      found_scores_[i] = kept_[i].score;
-      places_[i] = static_cast<std::uint32_t>(i);
+      space_.found_scores[i] = kept_[i].score;
+      space_.places[i] = static_cast<std::uint32_t>(i);
     }
-    micro_.keep_best(k_, kept_.size(), found_scores_, places_, order_);
-    for (std::size_t i = 0; i < k_; ++i) kept_[i] = kept_[places_[i]];
+    micro_.keep_best(k_, kept_.size(), space_.found_scores, space_.places, space_.order);
+    for (std::size_t i = 0; i < k_; ++i) kept_[i] = kept_[space_.places[i]];
     kept_.resize(k_);
   }
 
   void finish_row(std::size_t row, std::int64_t* ids, float* scores, const AttentionPartial* tail, std::size_t flat) {
-    const Candidate* of_row = in_order_ + row * candidates_;
-    kept_.assign(of_row, of_row + taken_[row]);
+    const Candidate* of_row = space_.in_order + row * size_.candidates;
+    kept_.assign(of_row, of_row + space_.in_order_counts[row]);
     keep_best();
     if (tail != nullptr) add_tail(row, *tail, flat);
     for (std::size_t i = 0; i < k_; ++i) {
@@ -351,26 +319,13 @@ class RowSearch {
   const QueryRows& rows_;
   const Catalogue& catalogue_;
   const ListSearch& search_;
+  const SearchSize& size_;
+  std::size_t k_, count_ = 0;
+  ScratchLayout layout_;
+  SearchSpace space_;
   ListChoice choice_;
-  std::size_t k_, at_once_, candidates_ = 0, count_ = 0;
-  bool scans_all_, estimates_;
-  BestLists best_;
-  StoredScores stored_;
-  QuantisedQueries quantised_;
-  float *queries_, *scaled_, *products_, *spreads_, *shifts_, *of_lists_, *expected_, *reach_, *scanned_, *sum_,
-      *found_scores_;
-  std::int32_t* order_;
-  std::uint32_t* places_;
-  std::int64_t* found_ids_;
-  FoundScores* collected_;
-  std::vector<std::vector<Chosen>> chosen_;  // [rows]: by place, those scanned at once
-  std::vector<std::size_t> scanned_lists_;   // [rows]: of chosen_
-  std::vector<Scan> scans_;
-  std::vector<std::size_t> ends_;  // [catalogue's width + 1]
-  Candidate *found_, *in_order_;   // [rows][candidates_]; the first for estimates alone
-  std::size_t chunk_ = 0;          // that was added to last
-  int row_shift_ = 0;              // of a row's number in an index of requests
-  std::size_t* taken_;             // [rows]: of in_order_
+  std::size_t chunk_ = 0;  // that was added to last
+  int row_shift_;          // of a row's number in an index of requests
   std::vector<Candidate> kept_;
   std::vector<float> rests_;
 };

@@ -11,8 +11,8 @@ constexpr float kNegligible = 1e-8F;
 /// The partial of everything but kept_, which is cut where it holds enough.
 void RowSearch::add_tail(std::size_t row, const AttentionPartial& tail, std::size_t flat) {
   const std::size_t dim = rows_.head_dim, width = catalogue_.width();
-  std::vector<Chosen>& lists = chosen_[row];
-  float* weights = expected_ + row * width;
+  const std::span<const Chosen> lists = chosen(row);
+  float* weights = space_.expected + row * width;
   for (const Chosen& list : lists) weights[list.place] = kNothing;
   float max = width == 0 ? kNothing : micro_.row_max(weights, width);
   for (const Chosen& list : lists) max = std::max(max, list.max);
@@ -23,14 +23,14 @@ void RowSearch::add_tail(std::size_t row, const AttentionPartial& tail, std::siz
     if (list.weight > 0) total += static_cast<double>(list.weight * std::exp(list.max - max));
   }
   if (search_.mass < 1) keep_enough(max, total);
-  std::fill_n(sum_, filled(dim), 0.0F);
+  std::fill_n(space_.sum, filled(dim), 0.0F);
   const float least = kNegligible * static_cast<float>(total);
   for (std::size_t c = 0; c < catalogue_.chunks.size(); ++c) {
     const ListChunk& chunk = catalogue_.chunks[c];
     const float* of_chunk = weights + catalogue_.begins[c];
     if (chunk.lists == 0 || micro_.row_max(of_chunk, filled(chunk.lists)) <= least) continue;
     for (std::size_t d = 0; d < dim; d += kPanelEntries) {
-      micro_.gemm_f32(1, chunk.lists, of_chunk, chunk.lists, chunk.value_means + d * chunk.lists, sum_ + d,
+      micro_.gemm_f32(1, chunk.lists, of_chunk, chunk.lists, chunk.value_means + d * chunk.lists, space_.sum + d,
                       kPanelEntries, true);
     }
     float shifted = 0;
@@ -41,12 +41,12 @@ void RowSearch::add_tail(std::size_t row, const AttentionPartial& tail, std::siz
   const float weight = unscanned + rest;
   tail.weight.data()[flat] = weight;
   tail.max.data()[flat] = weight > 0 ? max : kNothing;
-  std::copy_n(sum_, dim, tail.sum.data() + flat * dim);
+  std::copy_n(space_.sum, dim, tail.sum.data() + flat * dim);
 }
 
 /// Adds, for scanned lists, their keys that are not kept; returns their weight.
 float RowSearch::add_rests(std::size_t row, float max) {
-  const std::vector<Chosen>& lists = chosen_[row];
+  const std::span<const Chosen> lists = chosen(row);
   rests_.assign(lists.size(), 0);
   for (std::size_t i = 0; i < lists.size(); ++i) rests_[i] = lists[i].weight;
   for (const Candidate& kept : kept_) {
@@ -62,7 +62,8 @@ float RowSearch::add_rests(std::size_t row, float max) {
     add_shift(row, lists[i].chunk, weight * chunk.spreads[lists[i].list]);
     for (std::size_t d = 0; d < rows_.head_dim; ++d) {
       const std::size_t panel = d / kPanelEntries;
-      sum_[d] += weight * chunk.value_means[(panel * chunk.lists + lists[i].list) * kPanelEntries + d % kPanelEntries];
+      space_.sum[d] +=
+          weight * chunk.value_means[(panel * chunk.lists + lists[i].list) * kPanelEntries + d % kPanelEntries];
     }
   }
   return rest;
@@ -70,8 +71,8 @@ float RowSearch::add_rests(std::size_t row, float max) {
 
 /// What values gain where keys with greater weights have other values.
 void RowSearch::add_shift(std::size_t row, std::size_t chunk, float weight) {
-  const float* shift = shifts_ + (row * catalogue_.chunks.size() + chunk) * filled(rows_.head_dim);
-  for (std::size_t d = 0; d < rows_.head_dim; ++d) sum_[d] += weight * shift[d];
+  const float* shift = space_.shifts + (row * catalogue_.chunks.size() + chunk) * filled(rows_.head_dim);
+  for (std::size_t d = 0; d < rows_.head_dim; ++d) space_.sum[d] += weight * shift[d];
 }
 
 /// Cuts kept_, best first, where it holds the share `mass` of a total under `max`.

@@ -14,7 +14,6 @@ namespace memlane {
 /// Rows of queries in int8, and any of them brought together for a product.
 class QuantisedQueries {
  public:
-  QuantisedQueries() = default;
   /// rows: at most, at_once: that are brought together at most.
   QuantisedQueries(ScratchLayout& layout, std::size_t head_dim, std::size_t rows, std::size_t at_once)
       : head_dim_(head_dim), k_(filled_k(head_dim)), groups_(group_count(head_dim)) {

@@ -23,11 +23,9 @@ class StoredScores {
     std::uint32_t index;  ///< whatever the caller tells it by
   };
 
-  StoredScores() = default;
   /// rows, requests: at most.
-  StoredScores(ScratchLayout& layout, const MicroKernels& micro, std::size_t head_dim, std::size_t rows,
-               std::size_t requests)
-      : micro_(&micro), head_dim_(head_dim), pairs_(padded_head_dim(head_dim, DType::bf16) / 2) {
+  StoredScores(ScratchLayout& layout, std::size_t head_dim, std::size_t rows, std::size_t requests)
+      : head_dim_(head_dim), pairs_(padded_head_dim(head_dim, DType::bf16) / 2) {
     halves_ = layout.take<float>(rows * 2 * pairs_);
     requests_ = layout.take<Request>(requests);
     sorted_ = layout.take<Request>(requests);
@@ -35,7 +33,8 @@ class StoredScores {
   }
 
   /// Forgets requests. queries: [rows, head_dim], have to stay where they are.
-  void begin(const float* queries, std::size_t rows) {
+  void begin(const MicroKernels& micro, const float* queries, std::size_t rows) {
+    micro_ = &micro;
     queries_ = queries;
     count_ = 0;
     for (std::size_t row = 0; row < rows; ++row) {

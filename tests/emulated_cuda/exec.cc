@@ -83,9 +83,10 @@ void free_on_device(void* pointer) noexcept {
   if (found == allocations().end()) return;
   ++allocations_so_far;
   broken_off = broken_off || recording != nullptr;
-  testing::emulated_device().used -= found->second;
+  const std::size_t bytes = found->second;
+  testing::emulated_device().used -= bytes;
   allocations().erase(found);
-  free_aligned(pointer);
+  free_aligned(pointer, bytes);
 }
 
 std::uint64_t device_allocations() noexcept {
@@ -101,8 +102,11 @@ void* allocate_pinned(std::size_t bytes) {
 }
 
 void free_pinned(void* pointer) noexcept {
-  pinned_allocations().erase(pointer);
-  free_aligned(pointer);
+  const auto found = pinned_allocations().find(pointer);
+  if (found == pinned_allocations().end()) return;
+  const std::size_t bytes = found->second;
+  pinned_allocations().erase(found);
+  free_aligned(pointer, bytes);
 }
 
 void zero_on_device(void* pointer, std::size_t bytes) {
