@@ -62,10 +62,13 @@ Segment segment_of(MadeUp& made_up, const EntryShape& shape, std::size_t entries
 DocumentMemory copy_of(const DocumentMemory& document, const std::vector<std::vector<std::byte>>& saved,
                        std::vector<Buffer<std::byte>>& bytes) {
   DocumentMemory copy(document.shape(), document.lookup());
+  std::size_t size = 0;
+  for (const Segment& segment : document.segments()) size += segment.bytes().size();
+  std::byte* own = bytes.emplace_back(size).data();  // together: large enough for huge pages, as segments are
   for (const Segment& segment : document.segments()) {
-    Buffer<std::byte>& own = bytes.emplace_back(segment.bytes().size());
-    std::copy(segment.bytes().begin(), segment.bytes().end(), own.data());
-    copy.append(Segment(document.shape(), segment.count(), own.data()));
+    std::copy(segment.bytes().begin(), segment.bytes().end(), own);
+    copy.append(Segment(document.shape(), segment.count(), own));
+    own += segment.bytes().size();
   }
   const std::vector<std::span<const std::byte>> views(saved.begin(), saved.end());
   if (!views.empty()) copy.load_indexes(views, copy.entries());
@@ -118,14 +121,14 @@ LookupCost::LookupCost(CpuExec& exec, const ModelConfig& config, const MemorySet
   // What is chosen is read here and there, and slowly where it no longer fits into a cache: so the copies are real.
   std::vector<Buffer<std::byte>> bytes;
   std::vector<std::vector<std::byte>> saved;
-  if (most > documents[0].entries() && measured.kind != Lookup::Kind::dense) {
+  if (most > documents[0].entries()) {
     if (measured.has_index()) saved = documents[0].save_indexes();
     while (documents.size() < kCopies && most > documents.size() * documents[0].entries()) {
       documents.push_back(copy_of(documents[0], saved, bytes));
       // So many lists are all scanned; of more, these and few others.
       if (documents.size() == 2 && measured.kind == Lookup::Kind::ivf) measure(documents, 1, tokens);
     }
-    measure(documents, 1, std::max<std::size_t>(1, tokens / (measured.kind == Lookup::Kind::ivf ? 1 : 2)));
+    measure(documents, 1, measured.kind == Lookup::Kind::dense ? std::max<std::size_t>(1, tokens / 4) : tokens);
     if (measured.kind == Lookup::Kind::ivf && most > kCopies * documents[0].entries()) {
       measure(documents, kCopies, tokens);
     }
