@@ -17,15 +17,19 @@ std::size_t rounded_up(std::size_t bytes, std::size_t unit) {
   return (bytes + unit - 1) / unit * unit;
 }
 
-/// Large storage is mapped: freed, it goes back to the system at once, where malloc would keep it. Sanitizers watch
-/// what malloc gives.
-constexpr bool is_mapped(std::size_t bytes) {
+// Storage from here on is mapped: freed, it goes back to the system at once, where malloc would keep it. Sanitizers
+// watch what malloc gives.
 #if defined(__SANITIZE_ADDRESS__)
-  return bytes == 0;
+constexpr std::size_t kLeastMapped = std::numeric_limits<std::size_t>::max();
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+constexpr std::size_t kLeastMapped = std::numeric_limits<std::size_t>::max();
 #else
-  return bytes >= 2 * kHugePage;
+constexpr std::size_t kLeastMapped = 2 * kHugePage;
 #endif
-}
+#else
+constexpr std::size_t kLeastMapped = 2 * kHugePage;
+#endif
 
 /// `bytes`, whole huge pages, at a multiple of their size.
 void* map(std::size_t bytes) {
@@ -42,7 +46,7 @@ void* map(std::size_t bytes) {
 }  // namespace
 
 void* allocate_aligned(std::size_t bytes) {
-  if (is_mapped(bytes)) return map(rounded_up(bytes, kHugePage));
+  if (bytes >= kLeastMapped) return map(rounded_up(bytes, kHugePage));
   void* pointer = std::aligned_alloc(kCacheLine, rounded_up(bytes, kCacheLine));
   if (pointer == nullptr) throw std::bad_alloc();
   return pointer;
@@ -50,7 +54,7 @@ void* allocate_aligned(std::size_t bytes) {
 
 void free_aligned(void* pointer, std::size_t bytes) noexcept {
   if (pointer == nullptr) return;
-  if (is_mapped(bytes)) {
+  if (bytes >= kLeastMapped) {
     munmap(pointer, (bytes + kHugePage - 1) / kHugePage * kHugePage);
   } else {
     std::free(pointer);

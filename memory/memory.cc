@@ -119,6 +119,7 @@ std::size_t Memory::lookup_bytes(const Lookup& lookup, const LookupSize& size) {
   std::size_t bytes = tokens * found_bytes(lookup, size.heads, k, size.documents);
   if (lookup.has_lists()) {
     const ListSettings settings = ListSettings::of(lookup);
+    if (settings.tail) bytes += tokens * size.heads * (size.head_dim + 2) * sizeof(float);
     const bool clustered = lookup.kind == Lookup::Kind::ivf;
     const std::size_t chunks = size.entries / settings.chunk + std::max<std::size_t>(size.documents, 1);
     const std::size_t lists = clustered ? std::min(settings.lists, size.entries) : 1;

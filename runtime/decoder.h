@@ -89,7 +89,7 @@ class Decoder {
   typename Backend<Exec>::Steps steps_;
   typename Backend<Exec>::Chooser chooser_;
   typename Backend<Exec>::template Array<float> workspace_;
-  typename Backend<Exec>::template Array<float> made_logits_;  // that are not the host's
+  typename Backend<Exec>::template Array<float> made_logits_;  // that stay where they are made
   typename Backend<Exec>::Partials local_partial_;
   typename Backend<Exec>::Partials memory_partial_;
   const std::atomic<bool>* stop_ = nullptr;

@@ -281,6 +281,8 @@ void attend_selected(CpuExec& exec, View<const float, 3> queries, View<const Ent
       const std::size_t filled = panels_for(count) * kPanelEntries;
       std::fill_n(scratch.weights + count, filled - count, -std::numeric_limits<float>::infinity());
       *row.weight = micro.exp_row(scratch.weights, filled, *row.max);
+      // Of an infinite score no weights can be told: that has to show in what is made of them.
+      if (*row.max == std::numeric_limits<float>::infinity()) *row.weight = std::numeric_limits<float>::quiet_NaN();
       std::size_t block = 0;
       std::int64_t block_begin = 0;  // ids ascend, so the blocks are walked once
       for (std::size_t i = 0; i < count; ++i) {

@@ -51,7 +51,7 @@ std::size_t search_lists_bytes(std::size_t threads, const ListSearch& search, co
                             .candidates = candidates_of(search, size.entries),
                             .estimates = size.estimates};
   const std::size_t group = size.heads / size.kv_heads;
-  const std::size_t rows = space.rows(size.tokens * group, size.kv_heads, threads);
+  const std::size_t rows = space.rows_at_most(size.tokens * group, size.kv_heads, threads);
   return threads * SearchSpace::bytes(space, std::max(rows / group, std::size_t{1}) * group);
 }
 
@@ -69,15 +69,16 @@ void search_lists(CpuExec& exec, View<const float, 3> queries, View<const EntryB
     begins[block + 1] = begins[block] + static_cast<std::int64_t>(blocks.data()[block].count);
   }
   MEMLANE_EXPECTS(begins.back() <= std::numeric_limits<std::uint32_t>::max());
-  const SearchSize size = {.head_dim = queries.extent(2),
-                           .chunks = chunks.extent(1),
-                           .lists = catalogues.front().present,
-                           .width = catalogues.front().width(),
-                           .probes = search.probes,
-                           .candidates = candidates_of(search, static_cast<std::size_t>(begins.back())),
-                           .estimates = tail != nullptr};
-  for (const Catalogue& each : catalogues) {
-    MEMLANE_EXPECTS(each.present == size.lists && each.width() == size.width);
+  SearchSize size = {.head_dim = queries.extent(2),
+                     .chunks = chunks.extent(1),
+                     .lists = catalogues.front().present,
+                     .width = catalogues.front().width(),
+                     .probes = search.probes,
+                     .candidates = candidates_of(search, static_cast<std::size_t>(begins.back())),
+                     .estimates = tail != nullptr};
+  for (const Catalogue& each : catalogues) {  // of saved ones nobody knows that they are of a size
+    size.lists = std::max(size.lists, each.present);
+    size.width = std::max(size.width, each.width());
   }
   const QueryRows rows(queries, kv_heads,
                        size.rows(queries.extent(0) * queries.extent(1) / kv_heads, kv_heads, exec.threads()));

@@ -47,8 +47,8 @@ class ListChoice {
   void begin(std::size_t row, float* reach, const float* expected) {
     const std::size_t width = catalogue_.width();
     std::iota(space_.places, space_.places + width, 0U);
-    micro_.keep_best(search_.probes, width, reach, space_.places, space_.order);
-    std::size_t chosen = search_.probes;
+    std::size_t chosen = std::min(search_.probes, width);
+    micro_.keep_best(chosen, width, reach, space_.places, space_.order);
     if (search_.mass < 1) chosen = keep_expected(expected, reach, chosen);
     MEMLANE_EXPECTS(chosen <= space_.most);
     Reach* open = space_.open + row * space_.most;
@@ -74,7 +74,7 @@ class ListChoice {
       std::iota(space_.places, space_.places + count, 0U);
       least = micro_.keep_best(most, count, space_.weights, space_.places, space_.order);
     }
-    // Of keys that are not finite the reach may be no number: such a list is scanned, so that it shows in the result.
+    // Of keys that are not finite the reach may be no number: such a list is scanned.
     std::size_t left = 0;
     for (std::size_t i = 0; i < count; ++i) {
       const Reach each = open[i];

@@ -19,6 +19,8 @@ inline constexpr std::size_t kMostRows = 1024, kItemBytes = std::size_t{48} << 2
 inline constexpr std::size_t kLeastRows = 16, kMostAtOnce = 128, kWeightBytes = std::size_t{4} << 20;
 inline constexpr std::size_t kScanned = 256;  // keys scored at once
 
+static_assert(kScanned <= BestLists::kMost);
+
 struct Candidate {
   float score;
   std::uint32_t entry;
@@ -69,9 +71,14 @@ struct SearchSize {
   /// Rows of an item: fewer where threads would have no work, and of a kv head's items all about the same.
   /// of_head: rows of one of `kv_heads`.
   std::size_t rows(std::size_t of_head, std::size_t kv_heads, std::size_t threads) const {
-    const std::size_t in_item = std::min(most_rows(), std::max(of_head * kv_heads / (3 * threads), kLeastRows));
-    const std::size_t items = std::max<std::size_t>((of_head + in_item - 1) / in_item, 1);
-    return (of_head + items - 1) / items;
+    const std::size_t most = rows_at_most(of_head, kv_heads, threads);
+    const std::size_t items = (of_head + most - 1) / most;
+    return items == 0 ? 1 : (of_head + items - 1) / items;
+  }
+  /// The same of as many rows or fewer.
+  std::size_t rows_at_most(std::size_t of_head, std::size_t kv_heads, std::size_t threads) const {
+    const std::size_t for_all = std::max(of_head * kv_heads / (3 * threads), kLeastRows);
+    return std::min({most_rows(), for_all, std::max<std::size_t>(of_head, 1)});
   }
 };
 

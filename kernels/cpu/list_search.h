@@ -21,7 +21,6 @@ inline constexpr std::size_t kFirstLists = 128;
 /// The most that the spread of a list's keys may add to the logarithm of its weight: far from its mean a list is not
 /// normally distributed.
 inline constexpr float kMostSpread = 4;
-inline constexpr float kLeastSpread = 1e-20F;  // so that its root times -inf is -inf
 
 /// One item's rows and a worker's space for them.
 class RowSearch {
@@ -73,7 +72,7 @@ class RowSearch {
   /// The lists that each row may scan; the greatest score that they are expected to have and the logarithms of their
   /// weights, where those are asked for.
   void choose_first() {
-    const bool weights = size_.estimates || search_.mass < 1;
+    const bool weights = size_.estimates || (search_.mass < 1 && !size_.scans_all());
     for (std::size_t first = 0; first < count_; first += space_.at_once) {
       const std::size_t rows = std::min(space_.at_once, count_ - first);
       if (weights || !size_.scans_all()) expect(first, rows, weights);
@@ -102,11 +101,11 @@ class RowSearch {
         micro_.gemm_f32(rows, dim, space_.scaled, dim, chunk.means + list * dim, space_.of_lists, kPanelEntries, false);
         for (std::size_t row = 0; row < rows; ++row) {
           const float* means = space_.of_lists + row * kPanelEntries;
-          const float root = std::sqrt(std::max(space_.spreads[row], kLeastSpread));
+          const float root = std::sqrt(std::max(space_.spreads[row], 0.0F));
           float* reach = space_.reach + row * width + place;
           const float* reaches = catalogue_.reaches.data() + place;
           for (std::size_t i = 0; i < kPanelEntries; ++i) {
-            reach[i] = means[i] + root * reaches[i];
+            reach[i] = reaches[i] == kNothing ? kNothing : means[i] + root * reaches[i];
           }
           float* expected = space_.expected + row * width + place;
           for (std::size_t i = 0; i < kPanelEntries && weights; ++i) {

@@ -16,10 +16,10 @@ void CudaChooser::choose(CudaExec& exec, View<const float, 2, Cuda> logits, Toke
 void CudaChooser::take(CudaExec& exec, const TokenChoice& choice, std::size_t vocab) {
   const std::size_t size = 1 + (vocab + 63) / 64;
   if (numbers_.size() < size) {
-    numbers_ = PinnedBuffer<std::uint64_t>(size);
     token_ = PinnedBuffer<std::int32_t>(1);
     on_device_numbers_ = CudaBuffer<std::uint64_t>(size);
     on_device_token_ = CudaBuffer<std::int32_t>(1);
+    numbers_ = PinnedBuffer<std::uint64_t>(size);  // last: it says that all are there
   }
   exec.synchronize();  // a step that was stopped may not have read its own yet
   draw_ = choice.draw;

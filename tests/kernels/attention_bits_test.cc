@@ -230,6 +230,20 @@ TEST_P(AttendBits, OfSearchAndSelectedAttentionDoNotDependOnThreads) {
   }
 }
 
+// What an infinite score weighs cannot be told; the sampler says so of the logits that come of it.
+TEST_P(AttendBits, OfAnInfiniteScoreAreNoNumbers) {
+  const RandomEntries entries(random_, 2, kHeadDim, {40}, DType::bf16);
+  const std::vector<float> queries = random_.floats(2 * kHeadDim, 1);
+  const std::vector<std::int64_t> ids = {3, 7, 3, 7};
+  const std::vector<float> scores = {1, std::numeric_limits<float>::infinity(), 1, 2};
+  CpuExec exec(1, GetParam());
+  OwnedPartial partial(1, 2, kHeadDim);
+  attend_selected(exec, view_of(queries, 2), entries.blocks(), View<const std::int64_t, 3>(ids.data(), {1, 2, 2}),
+                  View<const float, 3>(scores.data(), {1, 2, 2}), kScale, partial.view());
+  EXPECT_TRUE(std::isnan(partial.weight[0]));
+  EXPECT_GT(partial.weight[1], 0);
+}
+
 MEMLANE_ON_EVERY_INSTRUCTION_SET(AttendBits);
 
 }  // namespace
