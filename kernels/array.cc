@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::size_t kCacheLine = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kLarge = 2 * kHugePage;
 
 std::size_t rounded_up(std::size_t bytes, std::size_t unit) {
   if (bytes > std::numeric_limits<std::size_t>::max() - 2 * unit) throw std::bad_alloc();
@@ -25,10 +26,10 @@ constexpr std::size_t kLeastMapped = std::numeric_limits<std::size_t>::max();
 #if __has_feature(address_sanitizer)
 constexpr std::size_t kLeastMapped = std::numeric_limits<std::size_t>::max();
 #else
-constexpr std::size_t kLeastMapped = 2 * kHugePage;
+constexpr std::size_t kLeastMapped = kLarge;
 #endif
 #else
-constexpr std::size_t kLeastMapped = 2 * kHugePage;
+constexpr std::size_t kLeastMapped = kLarge;
 #endif
 
 /// `bytes`, whole huge pages, at a multiple of their size.
@@ -47,7 +48,8 @@ void* map(std::size_t bytes) {
 
 void* allocate_aligned(std::size_t bytes) {
   if (bytes >= kLeastMapped) return map(rounded_up(bytes, kHugePage));
-  void* pointer = std::aligned_alloc(kCacheLine, rounded_up(bytes, kCacheLine));
+  const std::size_t alignment = bytes >= kLarge ? kHugePage : kCacheLine;
+  void* pointer = std::aligned_alloc(alignment, rounded_up(bytes, alignment));
   if (pointer == nullptr) throw std::bad_alloc();
   return pointer;
 }
