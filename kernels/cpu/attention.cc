@@ -280,7 +280,13 @@ void attend_selected(CpuExec& exec, View<const float, 3> queries, View<const Ent
       for (std::size_t i = 0; i < count; ++i) *row.max = std::max(*row.max, scratch.weights[i] = s[i] * scale);
       const std::size_t filled = panels_for(count) * kPanelEntries;
       std::fill_n(scratch.weights + count, filled - count, -std::numeric_limits<float>::infinity());
-      *row.weight = micro.exp_row(scratch.weights, filled, *row.max);
+      if (by_rows) {
+        *row.weight = micro.exp_row(scratch.weights, filled, *row.max);
+      } else {  // rounds no more than the entries do
+        for (std::size_t i = 0; i < count; ++i) {
+          *row.weight += scratch.weights[i] = std::exp(scratch.weights[i] - *row.max);
+        }
+      }
       // Of an infinite score no weights can be told: that has to show in what is made of them.
       if (*row.max == std::numeric_limits<float>::infinity()) *row.weight = std::numeric_limits<float>::quiet_NaN();
       std::size_t block = 0;

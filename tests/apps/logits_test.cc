@@ -56,7 +56,7 @@ TEST_F(LogitsCommand, OfEnoughEntriesEqualTheDenseOnes) {
   const Words words = {"--model", stories(), "--memory", path("m"), "--text", kQuestion, "--index"};
   const std::vector<float> dense = logits("dense", words + Words{"dense"}).floats("logits");
   for (const char* index : {"exact", "Flat"}) {
-    EXPECT_LE(max_difference(logits(index, words + Words{index, "--top-k", "100000"}).floats("logits"), dense), 2e-5)
+    EXPECT_LE(max_difference(logits(index, words + Words{index, "--top-k", "100000"}).floats("logits"), dense), 1e-5)
         << index;
     EXPECT_GT(max_difference(logits("few", words + Words{index, "--top-k", "1"}).floats("logits"), dense), 1e-3)
         << index;
