@@ -5,6 +5,14 @@
 #include <cstdint>
 #include <cstdlib>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define MEMLANE_MALLOC_IS_WATCHED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define MEMLANE_MALLOC_IS_WATCHED
+#endif
+#endif
+
 namespace memlane::detail {
 
 namespace {
@@ -20,14 +28,8 @@ std::size_t rounded_up(std::size_t bytes, std::size_t unit) {
 
 // Storage from here on is mapped: freed, it goes back to the system at once, where malloc would keep it. Sanitizers
 // watch what malloc gives.
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(MEMLANE_MALLOC_IS_WATCHED)
 constexpr std::size_t kLeastMapped = std::numeric_limits<std::size_t>::max();
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-constexpr std::size_t kLeastMapped = std::numeric_limits<std::size_t>::max();
-#else
-constexpr std::size_t kLeastMapped = kLarge;
-#endif
 #else
 constexpr std::size_t kLeastMapped = kLarge;
 #endif

@@ -74,12 +74,12 @@ class BestLists {
     sizes_[row] = k_;
   }
 
-  std::size_t k_ = 0, capacity_ = 0;
-  float* scores_ = nullptr;
-  std::uint32_t* ids_ = nullptr;
-  std::int32_t* places_ = nullptr;
-  std::size_t* sizes_ = nullptr;
-  float* thresholds_ = nullptr;  // -inf until a list was cut
+  std::size_t k_, capacity_;
+  float* scores_;
+  std::uint32_t* ids_;
+  std::int32_t* places_;
+  std::size_t* sizes_;
+  float* thresholds_;  // -inf until a list was cut
 };
 
 }  // namespace memlane

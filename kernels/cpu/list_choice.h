@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <numeric>
-#include <vector>
 
 #include "kernels/cpu/list_catalogue.h"
 #include "kernels/cpu/micro_kernels.h"

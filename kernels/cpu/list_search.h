@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -72,15 +71,18 @@ class RowSearch {
   /// The lists that each row may scan; the greatest score that they are expected to have and the logarithms of their
   /// weights, where those are asked for.
   void choose_first() {
-    const bool weights = size_.estimates || (search_.mass < 1 && !size_.scans_all());
+    if (size_.scans_all()) {
+      if (size_.estimates) expect(0, count_, true);
+      return choose_all();
+    }
+    const bool weights = size_.estimates || search_.mass < 1;
     for (std::size_t first = 0; first < count_; first += space_.at_once) {
       const std::size_t rows = std::min(space_.at_once, count_ - first);
-      if (weights || !size_.scans_all()) expect(first, rows, weights);
-      for (std::size_t row = 0; row < rows && !size_.scans_all(); ++row) {
+      expect(first, rows, weights);
+      for (std::size_t row = 0; row < rows; ++row) {
         choice_.begin(first + row, space_.reach + row * catalogue_.width(), space_.expected + row * catalogue_.width());
       }
     }
-    if (size_.scans_all()) choose_all();
   }
 
   /// Of rows from `first` on; space_.reach and space_.expected begin with the first of them.

@@ -46,13 +46,9 @@ TEST(CudaPlan, DoesNotFitWhereTheWindowDoesNot) {
 class KeptPlan : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    reference::RandomModel shape;
-    shape.hidden = 64;
-    shape.intermediate = 96;
-    shape.head_dim = 16;
+    reference::RandomModel shape = reference::gpu_model();
     shape.window = 64;
     shape.last_context = 64;
-    shape.mem_dtype = "bfloat16";
     reference::write_random_checkpoint(folder_.path(), shape, 5);
   }
   void TearDown() override { emulated_device().bytes = EmulatedDevice::kBytes; }

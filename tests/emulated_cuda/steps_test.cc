@@ -14,12 +14,8 @@ namespace {
 class EmulatedSteps : public ::testing::Test {
  protected:
   void SetUp() override {
-    reference::RandomModel shape;
-    shape.hidden = 64;
-    shape.intermediate = 96;
-    shape.head_dim = 16;
+    reference::RandomModel shape = reference::gpu_model();
     shape.window = shape.last_context = 40;
-    shape.mem_dtype = "bfloat16";
     reference::write_random_checkpoint(folder_.path(), shape, 5);
     model_.emplace(load_model(exec_, folder_.path(), DType::bf16, {0}));
     settings_ = resolve_memory_settings(model_->config, {});

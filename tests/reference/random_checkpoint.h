@@ -19,6 +19,16 @@ struct RandomModel {
   bool tied = false;
 };
 
+/// Of sizes that GPUs take, with entries of bfloat16.
+inline RandomModel gpu_model() {
+  RandomModel model;
+  model.hidden = 64;
+  model.intermediate = 96;
+  model.head_dim = 16;
+  model.mem_dtype = "bfloat16";
+  return model;
+}
+
 /// Writes a checkpoint with random weights, of a size that makes attention far from uniform, into `folder`.
 inline void write_random_checkpoint(const std::filesystem::path& folder, const RandomModel& model, std::uint64_t seed) {
   std::ofstream config(folder / "config.json");

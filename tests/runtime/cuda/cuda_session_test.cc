@@ -57,11 +57,7 @@ class CudaSession : public ::testing::TestWithParam<Way> {
  protected:
   void SetUp() override {
     if (cuda_device_count() == 0) GTEST_SKIP() << "this machine has no GPU that CUDA can use";
-    reference::RandomModel shape;
-    shape.hidden = 64;
-    shape.intermediate = 96;
-    shape.head_dim = 16;
-    shape.mem_dtype = "bfloat16";
+    reference::RandomModel shape = reference::gpu_model();
     reference::write_random_checkpoint(folder_.path(), shape, 5);
   }
 
@@ -168,12 +164,8 @@ INSTANTIATE_TEST_SUITE_P(Ways, CudaSession, ::testing::ValuesIn(ways()),
 TEST(CudaSteps, AreRecordedAgainWhenWhatTheyWereGivenIsGone) {
   if (cuda_device_count() == 0) GTEST_SKIP() << "this machine has no GPU that CUDA can use";
   TemporaryFolder folder;
-  reference::RandomModel shape;
-  shape.hidden = 64;
-  shape.intermediate = 96;
-  shape.head_dim = 16;
+  reference::RandomModel shape = reference::gpu_model();
   shape.window = shape.last_context = 40;
-  shape.mem_dtype = "bfloat16";
   reference::write_random_checkpoint(folder.path(), shape, 5);
   CpuExec exec(2);
   const Model model = load_model(exec, folder.path(), DType::bf16, {0});
@@ -217,13 +209,10 @@ double distance(const std::vector<float>& found, const std::vector<float>& expec
 TEST(CudaQuantisedModel, LosesNoMoreThanTheCpuDoes) {
   if (cuda_device_count() == 0) GTEST_SKIP() << "this machine has no GPU that CUDA can use";
   TemporaryFolder folder;
-  reference::RandomModel shape;
-  shape.hidden = 64;
+  reference::RandomModel shape = reference::gpu_model();
   shape.intermediate = 296;
-  shape.head_dim = 16;
   shape.window = 40;
   shape.last_context = 40;
-  shape.mem_dtype = "bfloat16";
   reference::write_random_checkpoint(folder.path(), shape, 5);
   CpuExec exec(2);
   const auto logits = [&](Precision precision, DeviceChoice device) {
