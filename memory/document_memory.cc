@@ -64,50 +64,18 @@ const KeyIndex* DocumentMemory::index(std::size_t layer_slot, std::size_t kv_hea
   return indexes_[layer_slot * shape_.kv_heads + kv_head].get();
 }
 
-Buffer<float> DocumentMemory::keys_of(std::size_t layer_slot, std::size_t kv_head, std::size_t first_entry) const {
-  Buffer<float> keys((entries_ - first_entry) * shape_.head_dim);
-  float* out = keys.data();
-  std::size_t segment_begin = 0;
-  for (const Segment& segment : segments_) {
-    const EntryBlock block = segment.block(layer_slot, kv_head);
-    for (std::size_t i = first_entry > segment_begin ? first_entry - segment_begin : 0; i < segment.count(); ++i) {
-      read_key(block, i, shape_.head_dim, out);
-      out += shape_.head_dim;
-    }
-    segment_begin += segment.count();
-  }
-  return keys;
-}
-
-Buffer<float> DocumentMemory::values_of(std::size_t layer_slot, std::size_t kv_head, std::size_t first_entry) const {
-  Buffer<float> values((entries_ - first_entry) * shape_.head_dim);
-  float* out = values.data();
-  std::size_t segment_begin = 0;
-  for (const Segment& segment : segments_) {
-    const EntryBlock block = segment.block(layer_slot, kv_head);
-    const std::size_t first = std::min(segment.count(), first_entry > segment_begin ? first_entry - segment_begin : 0);
-    with_type(block.dtype, [&](auto type) {
-      const auto* rows = static_cast<const decltype(type)*>(block.values);
-      for (std::size_t i = first * shape_.head_dim; i < segment.count() * shape_.head_dim; ++i)
-        *out++ = to_float(rows[i]);
-    });
-    segment_begin += segment.count();
-  }
-  return values;
-}
-
 void DocumentMemory::update_indexes(CpuExec& exec) {
   if (indexes_.empty() || indexed_entries_ == entries_) return;
   if (indexes_.front()->training_size() > entries_) return;
   exec.pool().run(indexes_.size(), [&](std::size_t item, std::size_t) {
     KeyIndex& index = *indexes_[item];
-    const Buffer<float> keys = keys_of(item / shape_.kv_heads, item % shape_.kv_heads, indexed_entries_);
-    const auto rows = keys.view<2>({entries_ - indexed_entries_, shape_.head_dim});
-    if (index.training_size() > 0) index.train(rows);
-    Buffer<float> values;
-    if (index.takes_values()) values = values_of(item / shape_.kv_heads, item % shape_.kv_heads, indexed_entries_);
-    index.add(exec.micro(), rows,
-              index.takes_values() ? View<const float, 2>(values.data(), rows.extents()) : View<const float, 2>());
+    const EntryRows rows(blocks_[item], shape_.head_dim);
+    if (index.training_size() > 0) {
+      Buffer<float> keys(entries_ * shape_.head_dim);
+      rows.read_keys(0, entries_, keys.data());
+      index.train(keys.view<2>({entries_, shape_.head_dim}));
+    }
+    index.update(exec.micro(), rows);
   });
   indexed_entries_ = entries_;
 }

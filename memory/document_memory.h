@@ -62,9 +62,6 @@ class DocumentMemory {
   void load_indexes(std::span<const std::span<const std::byte>> saved, std::size_t entries_covered);
 
  private:
-  Buffer<float> keys_of(std::size_t layer_slot, std::size_t kv_head, std::size_t first_entry) const;
-  Buffer<float> values_of(std::size_t layer_slot, std::size_t kv_head, std::size_t first_entry) const;
-
   EntryShape shape_;
   Lookup lookup_;
   std::vector<Segment> segments_;

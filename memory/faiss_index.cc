@@ -130,9 +130,12 @@ class FaissIndex : public KeyIndex {
     translated("train", [&] { index_->train(static_cast<faiss::Index::idx_t>(keys.extent(0)), keys.data()); });
   }
 
-  void add(const MicroKernels&, View<const float, 2> keys, View<const float, 2>) override {
+  void update(const MicroKernels&, const EntryRows& entries) override {
     use_one_thread();
-    translated("add keys", [&] { index_->add(static_cast<faiss::Index::idx_t>(keys.extent(0)), keys.data()); });
+    const std::size_t n = entries.size() - size();
+    std::vector<float> keys(n * entries.head_dim());
+    entries.read_keys(size(), entries.size(), keys.data());
+    translated("add keys", [&] { index_->add(static_cast<faiss::Index::idx_t>(n), keys.data()); });
   }
 
   std::size_t size() const override { return static_cast<std::size_t>(index_->ntotal); }

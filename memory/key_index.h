@@ -10,6 +10,7 @@
 #include "kernels/array.h"
 #include "kernels/exec.h"
 #include "kernels/key_lists.h"
+#include "memory/entry_rows.h"
 #include "memory/lookup.h"
 
 namespace memlane {
@@ -25,20 +26,18 @@ class KeyIndex {
   virtual std::size_t training_size() const = 0;
   /// Trains on keys [n, head_dim], n >= training_size().
   virtual void train(View<const float, 2> keys) = 0;
-  /// Whether add() wants values.
-  virtual bool takes_values() const { return false; }
   /// From here on an index that compares keys by their distances takes those of the keys, as rows, times `metric`
   /// [head_dim, head_dim]; others ignore it. It is not saved with the index.
   virtual void set_metric(std::span<const float>) {}
-  /// Adds keys [n, head_dim]; they get the next ids, from 0. values: the same shape, or empty.
-  virtual void add(const MicroKernels& micro, View<const float, 2> keys, View<const float, 2> values) = 0;
+  /// Adds the entries from size() on; their ids are their places. entries: all, those that it holds included.
+  virtual void update(const MicroKernels& micro, const EntryRows& entries) = 0;
   /// Keys held.
   virtual std::size_t size() const = 0;
   /// Proposes up to k entries for each query, -1 for none. queries: [n, head_dim], ids: [n, k]. Not for indexes of
   /// lists: those of all documents are searched together, by search_lists().
   virtual void search(View<const float, 2> queries, View<std::int64_t, 2> ids) const = 0;
   /// The lists of an index that is made of them, in order of their entries; first_entry is 0 in all. Valid until the
-  /// next add().
+  /// next update().
   virtual std::span<const ListChunk> chunks() const { return {}; }
   /// Bytes that it takes.
   virtual std::size_t bytes() const { return 0; }

@@ -105,18 +105,25 @@ std::vector<float> ListIndex::mean_rows(const Chunk& chunk) const {
   return rows;
 }
 
-void ListIndex::add(const MicroKernels& micro, View<const float, 2> keys, View<const float, 2> values) {
-  MEMLANE_EXPECTS(keys.extent(1) == head_dim_ && keys.extents() == values.extents());
-  const std::size_t n = keys.extent(0);
+void ListIndex::update(const MicroKernels& micro, const EntryRows& entries) {
+  MEMLANE_EXPECTS(entries.head_dim() == head_dim_ && entries.size() >= size_);
+  const std::size_t n = entries.size();
   const std::size_t unchanged = chunks_.empty() ? 0 : chunks_.size() - 1;
-  for (std::size_t begin = 0; begin < n;) {
-    if (chunks_.empty() || chunks_.back().count >= chunks_.back().capacity) {
-      chunks_.push_back(new_chunk(micro, keys.slice(begin, std::min(n, begin + settings_.chunk))));
-    }
+  Buffer<float> keys, values;
+  while (size_ < n) {
+    // A chunk's at a time: those that it begins with, or takes.
+    const bool begins = chunks_.empty() || chunks_.back().count >= chunks_.back().capacity;
+    const std::size_t left = begins ? settings_.chunk : chunks_.back().capacity - chunks_.back().count;
+    const std::size_t count = std::min(n - size_, left);
+    keys.reserve_discarding(count * head_dim_);
+    values.reserve_discarding(count * head_dim_);
+    entries.read_keys(size_, size_ + count, keys.data());
+    entries.read_values(size_, size_ + count, values.data());
+    const auto rows = std::as_const(keys).view<2>({count, head_dim_});
+    if (begins) chunks_.push_back(new_chunk(micro, rows));
     Chunk& chunk = chunks_.back();
-    const std::size_t end = std::min(n, begin + chunk.capacity - chunk.count);
-    append(micro, chunk, keys.slice(begin, end), values.slice(begin, end));
-    begin = end;
+    const std::size_t taken = std::min(count, chunk.capacity - chunk.count);
+    append(micro, chunk, rows.slice(0, taken), std::as_const(values).view<2>({count, head_dim_}).slice(0, taken));
   }
   update_views(unchanged);
 }

@@ -37,9 +37,8 @@ class ListIndex : public KeyIndex {
 
   std::size_t training_size() const override { return 0; }
   void train(View<const float, 2>) override {}
-  bool takes_values() const override { return true; }
   void set_metric(std::span<const float> metric) override { metric_.assign(metric.begin(), metric.end()); }
-  void add(const MicroKernels& micro, View<const float, 2> keys, View<const float, 2> values) override;
+  void update(const MicroKernels& micro, const EntryRows& entries) override;
   std::size_t size() const override { return size_; }
   void search(View<const float, 2> queries, View<std::int64_t, 2> ids) const override;
   std::span<const ListChunk> chunks() const override { return views_; }

@@ -6,6 +6,7 @@
 
 #include "memory/list_index.h"
 #include "tests/fuzz/targets.h"
+#include "tests/reference/float_entries.h"
 
 namespace memlane {
 extern const MicroKernels micro_kernels_portable;
@@ -33,6 +34,8 @@ class Copy {
   std::unique_ptr<std::byte, Free> data_;
   std::size_t size_;
 };
+
+constexpr std::size_t kMostGrown = 1000;  // entries of indexes that are added to
 
 /// What an index was saved with comes from the file's header and the model; here from its own head, if that is a size
 /// that those could say.
@@ -87,10 +90,11 @@ void list_index(Input input) {
     const std::vector<std::byte> saved = index->save();
     const Copy again(saved);
     MEMLANE_EXPECTS(ListIndex::load(made.settings, made.head_dim, again.bytes())->save() == saved);
-    const std::vector<float> rows(5 * made.head_dim, 0.5F);
-    const View<const float, 2> added(rows.data(), {5, made.head_dim});
     const std::size_t before = index->size();
-    index->add(micro_kernels_portable, added, added);
+    if (before > kMostGrown) return;
+    const std::vector<float> rows((before + 5) * made.head_dim, 0.5F);
+    const reference::FloatEntries more(rows.data(), rows.data(), before + 5, made.head_dim);
+    index->update(micro_kernels_portable, more.rows());
     MEMLANE_EXPECTS(index->size() == before + 5);
     use(*index, made.head_dim);
   });

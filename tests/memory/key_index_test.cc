@@ -6,6 +6,7 @@
 
 #include "kernels/error.h"
 #include "tests/reference/attention.h"
+#include "tests/reference/float_entries.h"
 #include "tests/reference/random_values.h"
 
 namespace memlane {
@@ -30,7 +31,8 @@ class Keys {
   std::unique_ptr<KeyIndex> indexed(const Lookup& lookup) const {
     auto index = make_key_index(lookup, kHeadDim);
     if (index->training_size() > 0) index->train(all());
-    index->add(micro_kernels(detect_instruction_set()), all(), {});
+    index->update(micro_kernels(detect_instruction_set()),
+                  reference::FloatEntries(keys_.data(), nullptr, count_, kHeadDim).rows());
     return index;
   }
 

@@ -9,6 +9,7 @@
 
 #include "kernels/clusters.h"
 #include "kernels/error.h"
+#include "tests/reference/float_entries.h"
 #include "tests/reference/random_values.h"
 
 namespace memlane {
@@ -29,8 +30,8 @@ struct Keys {
     values = random.floats(n * kHeadDim);
   }
   void add(ListIndex& index, std::size_t begin, std::size_t end) const {
-    const View<const float, 2> k(keys.data(), {n, kHeadDim}), v(values.data(), {n, kHeadDim});
-    index.add(micro(), k.slice(begin, end), v.slice(begin, end));
+    MEMLANE_EXPECTS(index.size() == begin);
+    index.update(micro(), reference::FloatEntries(keys.data(), values.data(), end, kHeadDim).rows());
   }
   ListIndex indexed() const {
     ListIndex index(kSettings, kHeadDim);
