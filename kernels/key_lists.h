@@ -24,13 +24,17 @@ std::size_t key_list_panel_bytes(std::size_t head_dim);
 void write_list_key(const MicroKernels& micro, std::byte* panels, std::size_t at, const float* key,
                     std::size_t head_dim);
 
-/// Lists of consecutive entries of one key/value head of a document, and what is known of each as a whole.
+/// Lists of entries of one key/value head that were clustered together, and what is known of each as a whole.
 struct ListChunk {
   const KeyList* list = nullptr;  ///< [lists]
   std::size_t lists = 0;
-  const float* means = nullptr;       ///< [ceil(lists / 32)][head_dim][32]: of the keys
+  const std::byte* mean_codes = nullptr;  ///< means of the keys, as the keys of a KeyList are
+  const float* means = nullptr;           ///< the same means, [ceil(lists / 32)][head_dim][32]
   const float* spreads = nullptr;     ///< [lists filled up to a multiple of 32]: the variance of a list's keys, to that
                                       ///< of all keys around the means of their lists
+  /// [lists filled up to a multiple of 32]: of n normal numbers of variance v the greatest is about 2 sqrt(v log n)
+  /// above their mean; without the part of v that depends on the query. -inf for empty and absent lists.
+  const float* reaches = nullptr;
   const float* log_counts = nullptr;  ///< [lists filled up to a multiple of 32]: -inf for empty and absent lists
   const float* value_means = nullptr;  ///< [ceil(head_dim / 32)][lists][32]
   /// Covariances of all keys around the means of their lists, with themselves and with values:

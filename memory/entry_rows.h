@@ -16,6 +16,8 @@ class EntryRows {
 
   std::size_t size() const { return begins_.back(); }
   std::size_t head_dim() const { return head_dim_; }
+  /// What keys are stored in, of all blocks.
+  DType dtype() const { return blocks_.empty() ? DType::f32 : blocks_.front().dtype; }
 
   /// Entries [begin, end). out: [end - begin, head_dim].
   void read_keys(std::size_t begin, std::size_t end, float* out) const;

@@ -6,22 +6,13 @@
 
 #include "kernels/clusters.h"
 #include "kernels/error.h"
+#include "memory/list_layout.h"
 
 namespace memlane {
 
 namespace {
 
-constexpr std::size_t kTrainingKeys = 64;  // for each list, if there are so many
-constexpr std::size_t kLeastKeys = 8;      // for each list: a chunk that begins with fewer has fewer lists
-
-/// Element d of list l in panels of 32 lists.
-std::size_t in_panels(std::size_t list, std::size_t d, std::size_t head_dim) {
-  return (list / kPanelEntries * head_dim + d) * kPanelEntries + list % kPanelEntries;
-}
-/// The same in panels of 32 elements.
-std::size_t in_value_panels(std::size_t list, std::size_t d, std::size_t lists) {
-  return (d / kPanelEntries * lists + list) * kPanelEntries + d % kPanelEntries;
-}
+constexpr std::size_t kLeastKeys = 8;  // for each list: a chunk that begins with fewer has fewer lists
 
 }  // namespace
 
@@ -33,6 +24,7 @@ ListIndex::Chunk ListIndex::empty_chunk(std::size_t lists) const {
   chunk.views.resize(lists);
   const std::size_t filled = panels_for(lists) * kPanelEntries;
   chunk.means = Buffer<float>::zeroed(filled * head_dim_);
+  chunk.mean_codes = Buffer<std::byte>::zeroed(filled / kPanelEntries * key_list_panel_bytes(head_dim_));
   chunk.variances.resize(lists);
   chunk.spreads = Buffer<float>::zeroed(filled);
   const std::size_t matrix = panels_for(head_dim_) * kPanelEntries * head_dim_;
@@ -40,7 +32,9 @@ ListIndex::Chunk ListIndex::empty_chunk(std::size_t lists) const {
   chunk.value_covariance = Buffer<float>::zeroed(matrix);
   chunk.value_means = Buffer<float>::zeroed(lists * panels_for(head_dim_) * kPanelEntries);
   chunk.log_counts = Buffer<float>(filled);
-  std::fill_n(chunk.log_counts.data(), filled, -std::numeric_limits<float>::infinity());
+  std::fill_n(chunk.log_counts.data(), filled, kNone);
+  chunk.reaches = Buffer<float>(filled);
+  std::fill_n(chunk.reaches.data(), filled, kNone);
   return chunk;
 }
 
@@ -108,7 +102,7 @@ std::vector<float> ListIndex::mean_rows(const Chunk& chunk) const {
 void ListIndex::update(const MicroKernels& micro, const EntryRows& entries) {
   MEMLANE_EXPECTS(entries.head_dim() == head_dim_ && entries.size() >= size_);
   const std::size_t n = entries.size();
-  const std::size_t unchanged = chunks_.empty() ? 0 : chunks_.size() - 1;
+  std::size_t unchanged = chunks_.empty() ? 0 : chunks_.size() - 1;
   Buffer<float> keys, values;
   while (size_ < n) {
     // A chunk's at a time: those that it begins with, or takes.
@@ -124,6 +118,14 @@ void ListIndex::update(const MicroKernels& micro, const EntryRows& entries) {
     Chunk& chunk = chunks_.back();
     const std::size_t taken = std::min(count, chunk.capacity - chunk.count);
     append(micro, chunk, rows.slice(0, taken), std::as_const(values).view<2>({count, head_dim_}).slice(0, taken));
+    while (is_to_be_merged()) {
+      std::size_t begin = size_;
+      for (std::size_t i = chunks_.size() - kMerged; i < chunks_.size(); ++i) begin -= chunks_[i].count;
+      Chunk whole = merged(micro, entries, begin, size_);
+      chunks_.resize(chunks_.size() - kMerged + 1);
+      chunks_.back() = std::move(whole);
+      unchanged = std::min(unchanged, chunks_.size() - 1);
+    }
   }
   update_views(unchanged);
 }
@@ -138,7 +140,9 @@ void ListIndex::append(const MicroKernels& micro, Chunk& chunk, View<const float
   std::vector<std::vector<std::uint32_t>> rows(chunk.lists);
   for (std::size_t i = 0; i < nearest.size(); ++i) rows[nearest[i]].push_back(static_cast<std::uint32_t>(i));
   for (std::size_t list = 0; list < chunk.lists; ++list) {
-    if (!rows[list].empty()) add_to_list(micro, chunk, list, rows[list], keys, values);
+    if (rows[list].empty()) continue;
+    add_moments(micro, chunk, list, rows[list], keys, values);
+    add_to_list(micro, chunk, list, rows[list], keys);
   }
   add_covariances(micro, chunk, nearest, keys, values);
   chunk.count += nearest.size();
@@ -176,14 +180,18 @@ void ListIndex::add_covariances(const MicroKernels& micro, Chunk& chunk, std::sp
   }
 }
 
-void ListIndex::update_spreads(Chunk& chunk) const {
+void ListIndex::update_spreads(Chunk& chunk) {
   double sum = 0;
   for (std::size_t list = 0; list < chunk.lists; ++list) {
     sum += static_cast<double>(chunk.variances[list]) * static_cast<double>(chunk.of[list].keys.count);
   }
   const double mean = sum / static_cast<double>(chunk.count);
   for (std::size_t list = 0; list < chunk.lists; ++list) {
-    chunk.spreads.data()[list] = mean > 0 ? static_cast<float>(static_cast<double>(chunk.variances[list]) / mean) : 0;
+    const float spread = mean > 0 ? static_cast<float>(static_cast<double>(chunk.variances[list]) / mean) : 0;
+    const float log_count = chunk.log_counts.data()[list];
+    chunk.spreads.data()[list] = spread;
+    chunk.reaches.data()[list] =
+        log_count == kNone ? kNone : 2 * std::sqrt(std::max(std::max(log_count, 0.0F) * spread, 0.0F));
   }
 }
 
@@ -196,8 +204,7 @@ void ListIndex::take(List& list) const {
 }
 
 void ListIndex::add_to_list(const MicroKernels& micro, Chunk& chunk, std::size_t at,
-                            std::span<const std::uint32_t> rows, View<const float, 2> keys,
-                            View<const float, 2> values) {
+                            std::span<const std::uint32_t> rows, View<const float, 2> keys) {
   List& list = chunk.of[at];
   take(list);
   const std::size_t before = list.entries.size();
@@ -207,6 +214,14 @@ void ListIndex::add_to_list(const MicroKernels& micro, Chunk& chunk, std::size_t
     list.entries.push_back(static_cast<std::uint32_t>(size_ + row));
   }
   list.keys = {list.panels.data(), list.entries.data(), list.entries.size()};
+}
+
+/// Of a list that has `of[at].keys.count` keys before these.
+void ListIndex::add_moments(const MicroKernels& micro, Chunk& chunk, std::size_t at,
+                            std::span<const std::uint32_t> rows, View<const float, 2> keys,
+                            View<const float, 2> values) const {
+  const std::size_t before = chunk.of[at].keys.count;
+  std::vector<float> means(head_dim_);
   const auto old_count = static_cast<double>(before), more = static_cast<double>(rows.size());
   const double count = old_count + more;
   double spread = static_cast<double>(chunk.variances[at]) * old_count;
@@ -224,11 +239,12 @@ void ListIndex::add_to_list(const MicroKernels& micro, Chunk& chunk, std::size_t
     const double old_mean = before > 0 ? static_cast<double>(mean) : 0, new_mean = sum / more;
     const double apart = new_mean - old_mean;
     spread += std::max(square - sum * new_mean, 0.0) + apart * apart * old_count * more / count;
-    mean = static_cast<float>(old_mean + apart * more / count);
+    mean = means[d] = static_cast<float>(old_mean + apart * more / count);
     value_mean = static_cast<float>((static_cast<double>(value_mean) * old_count + value_sum) / count);
   }
   chunk.variances[at] = static_cast<float>(spread / count);
   chunk.log_counts.data()[at] = static_cast<float>(std::log(count));
+  write_list_key(micro, chunk.mean_codes.data(), at, means.data(), head_dim_);
 }
 
 /// Of the chunks from `first` on.
@@ -237,9 +253,17 @@ void ListIndex::update_views(std::size_t first) {
   for (std::size_t c = first; c < chunks_.size(); ++c) {
     Chunk& chunk = chunks_[c];
     for (std::size_t list = 0; list < chunk.lists; ++list) chunk.views[list] = chunk.of[list].keys;
-    views_.push_back({chunk.views.data(), chunk.lists, chunk.means.data(), chunk.spreads.data(),
-                      chunk.log_counts.data(), chunk.value_means.data(), chunk.key_covariance.data(),
-                      chunk.value_covariance.data(), 0});
+    views_.push_back({.list = chunk.views.data(),
+                      .lists = chunk.lists,
+                      .mean_codes = chunk.mean_codes.data(),
+                      .means = chunk.means.data(),
+                      .spreads = chunk.spreads.data(),
+                      .reaches = chunk.reaches.data(),
+                      .log_counts = chunk.log_counts.data(),
+                      .value_means = chunk.value_means.data(),
+                      .key_covariance = chunk.key_covariance.data(),
+                      .value_covariance = chunk.value_covariance.data(),
+                      .first_entry = 0});
   }
 }
 
@@ -250,8 +274,9 @@ void ListIndex::search(View<const float, 2>, View<std::int64_t, 2>) const {
 std::size_t ListIndex::bytes() const {
   std::size_t sum = 0;
   for (const Chunk& chunk : chunks_) {
-    sum += chunk.means.bytes() + chunk.spreads.bytes() + chunk.value_means.bytes() + chunk.log_counts.bytes() +
-           chunk.key_covariance.bytes() + chunk.value_covariance.bytes();
+    sum += chunk.mean_codes.bytes() + chunk.means.bytes() + chunk.spreads.bytes() + chunk.reaches.bytes() +
+           chunk.value_means.bytes() + chunk.log_counts.bytes() + chunk.key_covariance.bytes() +
+           chunk.value_covariance.bytes();
     for (const List& list : chunk.of) {
       sum += panels_for(list.keys.count) * key_list_panel_bytes(head_dim_) + list.keys.count * sizeof(std::uint32_t) +
              sizeof(List) + sizeof(KeyList);
@@ -260,33 +285,45 @@ std::size_t ListIndex::bytes() const {
   return sum;
 }
 
-namespace {
-
-std::size_t chunks_of(const ListSettings& settings, std::size_t entries) {
-  return (entries + settings.chunk - 1) / settings.chunk;
+ListIndex::Extent ListIndex::extent_of(const ListSettings& settings, std::size_t entries) {
+  Extent extent;
+  const std::size_t partial = entries % settings.chunk;
+  if (partial > 0) extent = {1, std::clamp<std::size_t>(partial / kLeastKeys, 1, settings.lists)};
+  std::size_t chunks = entries / settings.chunk;
+  if (settings.lists == 1) return {extent.chunks + chunks, extent.lists + chunks};
+  for (std::size_t size = settings.chunk, level = 0; chunks > 0; size *= kMerged, chunks /= kMerged, ++level) {
+    const std::size_t lists = level == 0 ? settings.lists : merged_lists(settings, size);
+    extent.chunks += chunks % kMerged;
+    extent.lists += chunks % kMerged * lists;
+  }
+  return extent;
 }
-std::size_t lists_of(const ListSettings& settings, std::size_t entries) {
-  return std::max<std::size_t>(1, std::min(settings.lists, entries / kLeastKeys)) * chunks_of(settings, entries);
-}
-
-}  // namespace
 
 std::size_t ListIndex::bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries) {
   // Half a panel of each list is empty, and its head and ids are padded.
-  const std::size_t panels = (entries + lists_of(settings, entries) * kPanelEntries / 2) / kPanelEntries + 1;
+  const std::size_t panels =
+      (entries + extent_of(settings, entries).lists * kPanelEntries / 2) / kPanelEntries + 1;
   return panels * key_list_panel_bytes(head_dim) + entries * sizeof(std::uint32_t) + 128 +
          own_bytes_for(settings, head_dim, entries);
 }
 
 std::size_t ListIndex::own_bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries) {
-  return lists_of(settings, entries) * (2 * panels_for(head_dim) * kPanelEntries * sizeof(float) + 128) +
-         chunks_of(settings, entries) * (2 * panels_for(head_dim) * kPanelEntries * head_dim * sizeof(float) + 1024);
+  const Extent extent = extent_of(settings, entries);
+  const std::size_t codes = key_list_panel_bytes(head_dim) / kPanelEntries;
+  return extent.lists * (2 * panels_for(head_dim) * kPanelEntries * sizeof(float) + codes + 128) +
+         extent.chunks * (2 * panels_for(head_dim) * kPanelEntries * head_dim * sizeof(float) + 1024);
 }
 
 std::size_t ListIndex::adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t entries) {
-  // A chunk's at a time: of each its list, twice, and three copies for the covariances (add_covariances).
+  // A chunk's keys and values at a time: of each its list, twice, and three copies for the covariances
+  // (add_covariances).
   const std::size_t columns = panels_for(head_dim) * kPanelEntries;
-  return std::min(entries, settings.chunk) * ((head_dim + 2 * columns) * sizeof(float) + 3 * sizeof(std::uint32_t));
+  const std::size_t row = (3 * head_dim + 2 * columns) * sizeof(float) + 3 * sizeof(std::uint32_t);
+  std::size_t merging = 0;
+  for (std::size_t size = settings.chunk * kMerged; settings.lists > 1 && size <= entries; size *= kMerged) {
+    merging = merging_bytes(settings, head_dim, size);
+  }
+  return std::min(entries, settings.chunk) * row + merging;
 }
 
 }  // namespace memlane

@@ -14,11 +14,13 @@ namespace memlane {
 /// The lookups ivf and int8: keys in int8, in lists that search_lists() scans.
 ///
 /// Why not a faiss::IndexIVF with a scanner of our own: its lists are one index's, with centroids for good. Here every
-/// stretch of a document (a chunk) is clustered by itself, when its first window comes, and never again; windows append
-/// to it until it is full. So adding a window costs the same however long the memory is; a document can be added,
-/// dropped or merged without touching another's lists; and since a search ranks the lists of all chunks and documents
-/// together, there are as many lists as a memory of that size needs. A list also knows the mean and variances of its
-/// keys and the mean of its values, for the estimate of what is not scanned.
+/// stretch of a document (a chunk) is clustered by itself when its first window comes, and windows append to it until
+/// it is full. Full chunks are clustered anew, kMerged of one size together, then kMerged of these: the more keys are
+/// clustered together the nearer are those of a list, and the fewer lists a search has to scan (docs/indexes.md). A key
+/// is clustered as often as the memory has grown kMerged times as long; so adding a window costs, in the mean, next to
+/// the same however long it is, as in log-structured merge trees (O'Neil et al. 1996). A document can be added, dropped
+/// or merged without touching another's lists: a search ranks those of all chunks and documents together. A list also
+/// knows the mean and variances of its keys and the mean of its values, for the estimate of what is not scanned.
 class ListIndex : public KeyIndex {
  public:
   ListIndex(const ListSettings& settings, std::size_t head_dim) : settings_(settings), head_dim_(head_dim) {}
@@ -32,8 +34,17 @@ class ListIndex : public KeyIndex {
   static std::size_t bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
   /// Of them those that a loaded index does not leave where they are: means and the like.
   static std::size_t own_bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
-  /// Bytes that adding so many entries at once takes meanwhile, beside their keys and values.
+  /// Bytes that adding entries takes meanwhile, with so many in all.
   static std::size_t adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
+  /// Chunks and lists of an index over so many entries, about.
+  struct Extent {
+    std::size_t chunks = 0, lists = 0;
+  };
+  static Extent extent_of(const ListSettings& settings, std::size_t entries);
+
+  /// An index whose lists are made of all entries together; nothing is added to it.
+  static std::unique_ptr<ListIndex> whole(const ListSettings& settings, std::size_t head_dim, const MicroKernels& micro,
+                                          const EntryRows& entries);
 
   std::size_t training_size() const override { return 0; }
   void train(View<const float, 2>) override {}
@@ -56,27 +67,42 @@ class ListIndex : public KeyIndex {
     std::size_t lists = 0;
     std::size_t capacity = 0;  ///< entries
     std::size_t count = 0;
+    std::size_t level = 0;  ///< 0, and one more than that of the chunks that it was made of
     std::vector<List> of;
     std::vector<KeyList> views;
-    Buffer<float> means, log_counts, value_means;  // as ListChunk has them, and
-    Buffer<float> spreads, key_covariance, value_covariance;
+    Buffer<std::byte> mean_codes;                  // as ListChunk has it, as all below
+    Buffer<float> means, log_counts, value_means;
+    Buffer<float> spreads, reaches, key_covariance, value_covariance;
     std::vector<float> variances;  // [lists]: of keys, all elements together
+    Buffer<std::byte> panels;      // of a merged chunk's lists, as
+    Buffer<std::uint32_t> entries;
   };
 
   Chunk new_chunk(const MicroKernels& micro, View<const float, 2> keys) const;
   Chunk empty_chunk(std::size_t lists) const;
   void append(const MicroKernels& micro, Chunk& chunk, View<const float, 2> keys, View<const float, 2> values);
   void add_to_list(const MicroKernels& micro, Chunk& chunk, std::size_t list, std::span<const std::uint32_t> rows,
-                   View<const float, 2> keys, View<const float, 2> values);
+                   View<const float, 2> keys);
+  void add_moments(const MicroKernels& micro, Chunk& chunk, std::size_t list, std::span<const std::uint32_t> rows,
+                   View<const float, 2> keys, View<const float, 2> values) const;
+  bool is_to_be_merged() const;
+  std::vector<std::uint32_t> cells_of(const MicroKernels& micro, const EntryRows& entries, std::size_t begin,
+                                      std::size_t end, std::size_t cells) const;
+  Chunk merged(const MicroKernels& micro, const EntryRows& entries, std::size_t begin, std::size_t end) const;
   void update_views(std::size_t first);
   void take(List& list) const;
   void add_covariances(const MicroKernels& micro, Chunk& chunk, std::span<const std::uint32_t> lists,
                        View<const float, 2> keys, View<const float, 2> values) const;
-  void update_spreads(Chunk& chunk) const;
+  static void update_spreads(Chunk& chunk);
   std::vector<float> mean_rows(const Chunk& chunk) const;
 
   View<const float, 2> measured(View<const float, 2> rows, std::vector<float>& storage) const;
   std::vector<float> cluster(const MicroKernels& micro, View<const float, 2> keys, std::size_t lists) const;
+
+  static constexpr std::size_t kMerged = 8;
+  /// Lists of a merged chunk, and what making it takes beside it.
+  static std::size_t merged_lists(const ListSettings& settings, std::size_t entries);
+  static std::size_t merging_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
 
   ListSettings settings_;
   std::size_t head_dim_;

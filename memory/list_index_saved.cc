@@ -1,8 +1,8 @@
 // A ListIndex as bytes. Numbers are little-endian; every part begins at a multiple of 64:
 //
 //   [head 64]
-//   for each chunk: [chunk head 64][u32 counts of the lists][f32 variances][means][value means][covariances of
-//   keys, of values], then for each list [u32 entries][panels]
+//   for each chunk: [chunk head 64][u32 counts of the lists][f32 variances][means][their codes][value means]
+//   [covariances of keys, of values], then for each list [u32 entries][panels]
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -15,7 +15,7 @@ namespace memlane {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-constexpr std::array<char, 8> kMagic = {'M', 'L', 'L', 'I', 'S', 'T', 'S', '2'};
+constexpr std::array<char, 8> kMagic = {'M', 'L', 'L', 'I', 'S', 'T', 'S', '3'};
 
 struct Head {
   std::array<char, 8> magic;
@@ -24,8 +24,8 @@ struct Head {
 };
 static_assert(sizeof(Head) == kAlignment);
 struct ChunkHead {
-  std::uint64_t lists, capacity, count;
-  std::array<std::uint64_t, 5> zero;
+  std::uint64_t lists, capacity, count, level;
+  std::array<std::uint64_t, 4> zero;
 };
 static_assert(sizeof(ChunkHead) == kAlignment);
 
@@ -62,7 +62,10 @@ class Reader {
     std::memcpy(&head, take<std::byte>(sizeof head), sizeof head);
     return head;
   }
-  void copy(Buffer<float>& to) { std::memcpy(to.data(), take<float>(to.size()), to.bytes()); }
+  template <class T>
+  void copy(Buffer<T>& to) {
+    std::memcpy(to.data(), take<T>(to.size()), to.bytes());
+  }
   std::size_t left() const { return bytes_.size() - at_; }
   bool at_end() const { return left() == 0; }
 
@@ -93,13 +96,14 @@ std::vector<std::byte> ListIndex::save() const {
   const Head head = {kMagic, head_dim_, size_, chunks_.size(), settings_.chunk, settings_.lists, {}};
   writer.put(&head, 1);
   for (const Chunk& chunk : chunks_) {
-    const ChunkHead chunk_head = {chunk.lists, chunk.capacity, chunk.count, {}};
+    const ChunkHead chunk_head = {chunk.lists, chunk.capacity, chunk.count, chunk.level, {}};
     writer.put(&chunk_head, 1);
     std::vector<std::uint32_t> counts;
     for (const List& list : chunk.of) counts.push_back(static_cast<std::uint32_t>(list.keys.count));
     writer.put(counts.data(), counts.size());
     writer.put(chunk.variances.data(), chunk.variances.size());
     writer.put(chunk.means.data(), chunk.means.size());
+    writer.put(chunk.mean_codes.data(), chunk.mean_codes.size());
     writer.put(chunk.value_means.data(), chunk.value_means.size());
     writer.put(chunk.key_covariance.data(), chunk.key_covariance.size());
     writer.put(chunk.value_covariance.data(), chunk.value_covariance.size());
@@ -122,16 +126,23 @@ std::unique_ptr<ListIndex> ListIndex::load(const ListSettings& settings, std::si
   auto index = std::make_unique<ListIndex>(settings, head_dim);
   for (std::uint64_t c = 0; c < head.chunks; ++c) {
     const auto chunk_head = reader.head<ChunkHead>();
-    if (chunk_head.lists < 1 || chunk_head.lists > settings.lists) refuse("a chunk with too many lists");
+    const bool merged = chunk_head.level > 0;
+    if (chunk_head.lists < 1 || chunk_head.lists > (merged ? chunk_head.count : settings.lists)) {
+      refuse("a chunk with too many lists");
+    }
+    if (chunk_head.count > bytes.size()) refuse("a chunk with more entries than it has bytes");
     // Before a chunk is allocated for them: the lists' moments, and two covariances.
     if (reader.left() / sizeof(float) < (chunk_head.lists + 2 * head_dim) * head_dim) refuse("an end before its end");
     Chunk chunk = index->empty_chunk(chunk_head.lists);
+    if (merged) chunk.capacity = chunk_head.count;
     if (chunk_head.capacity != chunk.capacity || chunk_head.count > chunk.capacity) refuse("a chunk of another size");
     chunk.count = chunk_head.count;
+    chunk.level = chunk_head.level;
     const std::uint32_t* counts = reader.take<std::uint32_t>(chunk.lists);
     const float* variances = reader.take<float>(chunk.lists);
     chunk.variances.assign(variances, variances + chunk.lists);
     reader.copy(chunk.means);
+    reader.copy(chunk.mean_codes);
     reader.copy(chunk.value_means);
     reader.copy(chunk.key_covariance);
     reader.copy(chunk.value_covariance);

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -27,22 +25,12 @@ struct Catalogue {
       begins.push_back(begins.back() + filled(chunk.lists));
       present += chunk.lists;
     }
-    reaches.assign(width(), kNothing);
-    for (std::size_t c = 0; c < chunks.size(); ++c) {
-      for (std::size_t i = 0; i < chunks[c].lists; ++i) {
-        const float variance = std::max(chunks[c].log_counts[i], 0.0F) * chunks[c].spreads[i];
-        if (chunks[c].log_counts[i] != kNothing) reaches[begins[c] + i] = 2 * std::sqrt(std::max(variance, 0.0F));
-      }
-    }
   }
   std::size_t width() const { return begins.back(); }
 
   std::span<const ListChunk> chunks;
   std::vector<std::size_t> begins;  // [chunks + 1]: multiples of 32
   std::size_t present = 0;          // lists
-  /// [width()]: of n normal numbers of variance v the greatest is about 2 sqrt(v log n) above their mean; without the
-  /// part of v that depends on the query. -inf where there is no list, or an empty one.
-  std::vector<float> reaches;
 };
 
 }  // namespace memlane::list_search

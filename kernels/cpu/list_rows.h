@@ -103,6 +103,7 @@ struct SearchSpace {
     scaled = layout.take<float>(at_once * dim);
     products = layout.take<float>(at_once * filled(dim));
     spreads = layout.take<float>(at_once);
+    roots = layout.take<float>(at_once);
     shifts = layout.take<float>(size.estimates ? at_once * size.chunks * filled(dim) : 0);
     of_lists = layout.take<float>(at_once * kPanelEntries);
     expected = layout.take<float>(at_once * size.width);
@@ -134,7 +135,7 @@ struct SearchSpace {
   std::size_t* in_order_counts;                 // [rows]
   float *queries, *scaled;                      // [rows][head_dim]
   float *products, *shifts;                     // [at once][head_dim], [at once][chunks][head_dim]
-  float *spreads, *of_lists;                    // [at once], [at once][32]
+  float *spreads, *roots, *of_lists;            // [at once], [at once], [at once][32]
   float *expected, *reach;                      // [at once][width]
   float* scanned;                               // [at once][kScanned]
   FoundScores* collected;                       // [at once]

@@ -98,14 +98,15 @@ class RowSearch {
       if (size_.estimates) {
         multiply(rows, chunk.value_covariance, space_.shifts + c * filled(dim), catalogue_.chunks.size() * filled(dim));
       }
+      for (std::size_t row = 0; row < rows; ++row) space_.roots[row] = std::sqrt(std::max(space_.spreads[row], 0.0F));
       for (std::size_t list = 0; list < chunk.lists; list += kPanelEntries) {
+        score_means(chunk, list, first, rows, weights);
         const std::size_t place = catalogue_.begins[c] + list;
-        micro_.gemm_f32(rows, dim, space_.scaled, dim, chunk.means + list * dim, space_.of_lists, kPanelEntries, false);
         for (std::size_t row = 0; row < rows; ++row) {
           const float* means = space_.of_lists + row * kPanelEntries;
-          const float root = std::sqrt(std::max(space_.spreads[row], 0.0F));
+          const float root = space_.roots[row];
           float* reach = space_.reach + row * width + place;
-          const float* reaches = catalogue_.reaches.data() + place;
+          const float* reaches = chunk.reaches + list;
           for (std::size_t i = 0; i < kPanelEntries; ++i) {
             reach[i] = reaches[i] == kNothing ? kNothing : means[i] + root * reaches[i];
           }
@@ -118,6 +119,21 @@ class RowSearch {
       }
     }
     if (search_.count != nullptr) search_.count->lists += rows * catalogue_.present;
+  }
+
+  /// Scaled scores of the means of 32 lists, from `list` on, for rows from `first` on: where weights are made of them
+  /// as they are, else in int8, as keys are scored.
+  void score_means(const ListChunk& chunk, std::size_t list, std::size_t first, std::size_t rows, bool weights) {
+    const std::size_t dim = rows_.head_dim;
+    if (weights) {
+      micro_.gemm_f32(rows, dim, space_.scaled, dim, chunk.means + list * dim, space_.of_lists, kPanelEntries, false);
+      return;
+    }
+    const QuantisedRows a = space_.quantised.together(rows, false, [&](std::size_t r) { return first + r; });
+    micro_.quantised->gemm(rows, space_.quantised.k(), a,
+                           chunk.mean_codes + list / kPanelEntries * key_list_panel_bytes(dim), space_.of_lists,
+                           kPanelEntries, false);
+    micro_.scale_row(space_.of_lists, rows * kPanelEntries, search_.scale);
   }
 
   /// out[rows, head_dim] = scaled queries times a matrix in panels.
