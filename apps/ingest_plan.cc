@@ -53,7 +53,7 @@ MemoryNeed memory_need(const CpuExec& exec, const IngestWork& work, std::size_t 
   MemoryNeed need = session_need(exec, work.config, work.settings, work.precision, work.lookup, size);
   // A second time, for the bytes that are stored when the document ends.
   need.fixed += 2 * index_bytes(shape, work.lookup, entries) +
-                indexing_bytes(exec, shape, work.lookup, std::min(entries, work.settings.memory_window));
+                indexing_bytes(exec, shape, work.lookup, std::min(entries, work.settings.memory_window), entries);
   if (weighs(work)) need.fixed += EvictingReader::weighing_bytes(work.config, work.settings, entries);
   // A window is this process's until it is stored, even if entries are then used where they lie in the file.
   const std::size_t window = std::min(entries, work.settings.window);

@@ -30,12 +30,12 @@ struct ListChunk {
   std::size_t lists = 0;
   const std::byte* mean_codes = nullptr;  ///< means of the keys, as the keys of a KeyList are
   const float* means = nullptr;           ///< the same means, [ceil(lists / 32)][head_dim][32]
-  const float* spreads = nullptr;     ///< [lists filled up to a multiple of 32]: the variance of a list's keys, to that
-                                      ///< of all keys around the means of their lists
+  const float* spreads = nullptr;  ///< [lists filled up to a multiple of 32]: the variance of a list's keys, to that
+                                   ///< of all keys around the means of their lists
   /// [lists filled up to a multiple of 32]: of n normal numbers of variance v the greatest is about 2 sqrt(v log n)
   /// above their mean; without the part of v that depends on the query. -inf for empty and absent lists.
   const float* reaches = nullptr;
-  const float* log_counts = nullptr;  ///< [lists filled up to a multiple of 32]: -inf for empty and absent lists
+  const float* log_counts = nullptr;   ///< [lists filled up to a multiple of 32]: -inf for empty and absent lists
   const float* value_means = nullptr;  ///< [ceil(head_dim / 32)][lists][32]
   /// Covariances of all keys around the means of their lists, with themselves and with values:
   /// [ceil(head_dim / 32)][head_dim][32], a key's element by the second axis.

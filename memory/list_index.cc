@@ -301,8 +301,7 @@ ListIndex::Extent ListIndex::extent_of(const ListSettings& settings, std::size_t
 
 std::size_t ListIndex::bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries) {
   // Half a panel of each list is empty, and its head and ids are padded.
-  const std::size_t panels =
-      (entries + extent_of(settings, entries).lists * kPanelEntries / 2) / kPanelEntries + 1;
+  const std::size_t panels = (entries + extent_of(settings, entries).lists * kPanelEntries / 2) / kPanelEntries + 1;
   return panels * key_list_panel_bytes(head_dim) + entries * sizeof(std::uint32_t) + 128 +
          own_bytes_for(settings, head_dim, entries);
 }
@@ -314,16 +313,17 @@ std::size_t ListIndex::own_bytes_for(const ListSettings& settings, std::size_t h
          extent.chunks * (2 * panels_for(head_dim) * kPanelEntries * head_dim * sizeof(float) + 1024);
 }
 
-std::size_t ListIndex::adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t entries) {
+std::size_t ListIndex::adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t at_once,
+                                    std::size_t in_all) {
   // A chunk's keys and values at a time: of each its list, twice, and three copies for the covariances
   // (add_covariances).
   const std::size_t columns = panels_for(head_dim) * kPanelEntries;
   const std::size_t row = (3 * head_dim + 2 * columns) * sizeof(float) + 3 * sizeof(std::uint32_t);
   std::size_t merging = 0;
-  for (std::size_t size = settings.chunk * kMerged; settings.lists > 1 && size <= entries; size *= kMerged) {
+  for (std::size_t size = settings.chunk * kMerged; settings.lists > 1 && size <= in_all; size *= kMerged) {
     merging = merging_bytes(settings, head_dim, size);
   }
-  return std::min(entries, settings.chunk) * row + merging;
+  return std::min(at_once, settings.chunk) * row + merging;
 }
 
 }  // namespace memlane

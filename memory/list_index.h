@@ -34,8 +34,9 @@ class ListIndex : public KeyIndex {
   static std::size_t bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
   /// Of them those that a loaded index does not leave where they are: means and the like.
   static std::size_t own_bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
-  /// Bytes that adding entries takes meanwhile, with so many in all.
-  static std::size_t adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
+  /// Bytes that adding entries takes meanwhile: so many at once, and in all.
+  static std::size_t adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t at_once,
+                                  std::size_t in_all);
   /// Chunks and lists of an index over so many entries, about.
   struct Extent {
     std::size_t chunks = 0, lists = 0;
@@ -70,7 +71,7 @@ class ListIndex : public KeyIndex {
     std::size_t level = 0;  ///< 0, and one more than that of the chunks that it was made of
     std::vector<List> of;
     std::vector<KeyList> views;
-    Buffer<std::byte> mean_codes;                  // as ListChunk has it, as all below
+    Buffer<std::byte> mean_codes;  // as ListChunk has it, as all below
     Buffer<float> means, log_counts, value_means;
     Buffer<float> spreads, reaches, key_covariance, value_covariance;
     std::vector<float> variances;  // [lists]: of keys, all elements together

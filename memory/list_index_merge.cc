@@ -1,5 +1,5 @@
-// Chunks of many entries, clustered in two steps: cells first, about as many as a cell then has lists. A key is compared
-// with two square roots of the number of lists instead of all.
+// Chunks of many entries, clustered in two steps: cells first, about as many as a cell then has lists. A key is
+// compared with two square roots of the number of lists instead of all.
 #include <algorithm>
 #include <cmath>
 
@@ -12,9 +12,9 @@ namespace memlane {
 
 namespace {
 
-constexpr std::size_t kBlock = 4096;      // entries read at once
-constexpr std::size_t kLeastLists = 64;   // that are worth cells
-constexpr std::size_t kFewestKeys = 8;    // of a list
+constexpr std::size_t kBlock = 4096;     // entries read at once
+constexpr std::size_t kLeastLists = 64;  // that are worth cells
+constexpr std::size_t kFewestKeys = 8;   // of a list
 
 std::size_t cells_for(std::size_t lists) {
   if (lists <= kLeastLists) return 1;
@@ -150,8 +150,8 @@ ListIndex::Chunk ListIndex::merged(const MicroKernels& micro, const EntryRows& e
     const View<const float, 2> values(value_rows.data(), {count, head_dim_});
     const std::vector<float> means = cluster(micro, keys, lists_here);
     std::vector<float> measured_means;
-    std::vector<std::uint32_t> nearest =
-        ClusterMeans(measured({means.data(), {lists_here, head_dim_}}, measured_means)).nearest(micro, measured(keys, storage));
+    std::vector<std::uint32_t> nearest = ClusterMeans(measured({means.data(), {lists_here, head_dim_}}, measured_means))
+                                             .nearest(micro, measured(keys, storage));
     rows.assign(lists_here, {});
     for (std::size_t i = 0; i < count; ++i) rows[nearest[i]].push_back(static_cast<std::uint32_t>(i));
     for (std::size_t list = 0; list < lists_here; ++list) {

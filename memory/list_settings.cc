@@ -61,8 +61,8 @@ ListSettings ListSettings::of(const Lookup& lookup) {
 }
 
 std::size_t ListSettings::probes_of(std::size_t all) const {
-  constexpr std::size_t kLeast = 128, kShare = 6;
-  return probes > 0 ? probes : std::max(kLeast, all / kShare);
+  constexpr std::size_t kLeast = 128, kShareOfFew = 6, kMany = 512, kShareOfMany = 32;
+  return probes > 0 ? probes : std::max(kLeast, std::min(all / kShareOfFew, kMany + all / kShareOfMany));
 }
 
 }  // namespace memlane

@@ -17,8 +17,8 @@ struct ListSettings {
 
   /// Throws InputError that names the parameter.
   static ListSettings of(const Lookup& lookup);
-  /// Lists that a query scans of `all` at most: a sixth unless probes are given, and at least 128. What stands out
-  /// among more lists is no longer among so few (docs/indexes.md).
+  /// Lists that a query scans of `all` at most, unless probes are given: a sixth of few and 512 and a thirty-second of
+  /// many, which hold keys that are nearer to each other; and at least 128 (docs/indexes.md).
   std::size_t probes_of(std::size_t all) const;
 };
 

@@ -162,18 +162,20 @@ IndexBytes stored_index_bytes(const CpuExec& exec, const MemoryFile& file, std::
                             (stored ? ListIndex::own_bytes_for(ListSettings::of(lookup), shape.head_dim, entries) : 0);
     bytes.own += stored ? own : all;
     bytes.mapped += stored ? all - own : 0;
-    if (!stored) making = std::max(making, indexing_bytes(exec, shape, lookup, entries));
+    if (!stored) making = std::max(making, indexing_bytes(exec, shape, lookup, entries, entries));
   }
   bytes.own += making;
   return bytes;
 }
 
-std::size_t indexing_bytes(const CpuExec& exec, const EntryShape& shape, const Lookup& lookup, std::size_t entries) {
+std::size_t indexing_bytes(const CpuExec& exec, const EntryShape& shape, const Lookup& lookup, std::size_t at_once,
+                           std::size_t in_all) {
   if (!lookup.has_index()) return 0;
-  const std::size_t at_once = std::min(exec.threads(), shape.layers.size() * shape.kv_heads);
-  const std::size_t adding =
-      lookup.has_lists() ? ListIndex::adding_bytes(ListSettings::of(lookup), shape.head_dim, entries) : 0;
-  return at_once * (2 * entries * shape.head_dim * sizeof(float) + adding);  // keys and values, widened
+  const std::size_t indexes = std::min(exec.threads(), shape.layers.size() * shape.kv_heads);
+  if (lookup.has_lists()) {
+    return indexes * ListIndex::adding_bytes(ListSettings::of(lookup), shape.head_dim, at_once, in_all);
+  }
+  return indexes * at_once * shape.head_dim * sizeof(float);  // keys, widened
 }
 
 std::size_t index_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t entries) {

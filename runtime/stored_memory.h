@@ -51,8 +51,9 @@ struct IndexBytes {
 };
 IndexBytes stored_index_bytes(const CpuExec& exec, const MemoryFile& file, std::span<const std::uint32_t> ids,
                               const Lookup& lookup);
-/// Bytes that an index over new entries of a document needs only while they are added.
-std::size_t indexing_bytes(const CpuExec& exec, const EntryShape& shape, const Lookup& lookup, std::size_t entries);
+/// Bytes that the indexes of a document need only while entries are added: so many at once, and in all.
+std::size_t indexing_bytes(const CpuExec& exec, const EntryShape& shape, const Lookup& lookup, std::size_t at_once,
+                           std::size_t in_all);
 
 /// Bytes of key indexes over so many entries, for FAISS what one with full keys takes; 0 for lookups without.
 std::size_t index_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t entries);

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 
 #include "kernels/cpu/list_catalogue.h"
@@ -15,23 +17,25 @@ namespace memlane::list_search {
 /// has nothing more. What a row chooses depends on the row alone.
 class ListChoice {
  public:
-  struct Reach {
-    std::uint32_t place;
-    float score;
-  };
   struct Space {
     /// lists: that a row may scan.
     Space(ScratchLayout& layout, std::size_t width, std::size_t rows, std::size_t lists)
-        : most(lists),
-          open(layout.take<Reach>(rows * lists)),
+        : most(filled(lists)),
+          reaches(layout.take<float>(rows * most)),
+          open(layout.take<std::uint32_t>(rows * most)),
           counts(layout.take<std::size_t>(rows)),
-          weights(layout.take<float>(width)),
-          places(layout.take<std::uint32_t>(width)),
-          order(layout.take<std::int32_t>(width)) {}
+          taken(layout.take<float>(rows)),
+          weights(layout.take<float>(width + kPanelEntries)),
+          places(layout.take<std::uint32_t>(width + kPanelEntries)),
+          order(layout.take<std::int32_t>(width + kPanelEntries)) {}
+    /// Of a row, for each list that it may scan.
+    static constexpr std::size_t kListBytes = sizeof(float) + sizeof(std::uint32_t);
     std::size_t most;
-    Reach* open;          // [rows][most]: by place, those that may be taken
+    float* reaches;       // [rows][most]: of the lists that may be scanned
+    std::uint32_t* open;  // [rows][most]: their places, rising
     std::size_t* counts;  // [rows]: of open
-    float* weights;       // [width], as all below
+    float* taken;         // [rows]: lists that reach so far or farther are taken; NaN for none
+    float* weights;       // [width and a panel], as all below
     std::uint32_t* places;
     std::int32_t* order;
   };
@@ -41,50 +45,79 @@ class ListChoice {
 
   /// The lists that a row may scan, those that reach farthest: what they weigh together can be estimated, which of
   /// their keys stand out cannot. reach, expected: [catalogue's width], the greatest score that is expected of each
-  /// list and the logarithm of its weight. reach is overwritten; expected is read where search.mass is below 1.
+  /// list, never NaN, and the logarithm of its weight. reach is overwritten; expected is read where search.mass is
+  /// below 1.
   void begin(std::size_t row, float* reach, const float* expected) {
-    const std::size_t width = catalogue_.width();
-    std::iota(space_.places, space_.places + width, 0U);
-    std::size_t chosen = std::min(search_.probes, width);
-    micro_.keep_best(chosen, width, reach, space_.places, space_.order);
-    if (search_.mass < 1) chosen = keep_expected(expected, reach, chosen);
-    MEMLANE_EXPECTS(chosen <= space_.most);
-    Reach* open = space_.open + row * space_.most;
-    std::size_t& count = space_.counts[row] = 0;
-    for (std::size_t i = 0; i < chosen; ++i) {
-      if (reach[i] != kNothing) open[count++] = {space_.places[i], reach[i]};
+    const std::size_t wanted = std::min(search_.probes, catalogue_.width());
+    std::size_t count = collect_best(reach, wanted);
+    if (count > wanted) micro_.keep_best(wanted, count, space_.weights, space_.places, space_.order);
+    count = std::min(count, wanted);
+    if (search_.mass < 1) {
+      std::copy_n(space_.weights, count, reach);
+      count = keep_expected(expected, reach, count);
+      std::copy_n(reach, count, space_.weights);
     }
+    MEMLANE_EXPECTS(count <= space_.most);
+    std::copy_n(space_.weights, count, space_.reaches + row * space_.most);
+    std::copy_n(space_.places, count, space_.open + row * space_.most);
+    space_.counts[row] = count;
+    space_.taken[row] = std::numeric_limits<float>::quiet_NaN();
   }
 
-  /// Calls take(place) for up to `most` of the lists that a row has not taken, those that reach farthest, in the order
-  /// of their places, as far as they reach beyond `found`. Those that do not are not asked about again.
+  /// Calls take(place) for up to `most` of the lists that a row has not taken, those that reach farthest (and equals of
+  /// the last), in the order of their places, as far as they reach at least to `found`. Of those that do not none is
+  /// taken later.
   template <class Take>
   void next(std::size_t row, std::size_t most, float found, const Take& take) {
-    Reach* open = space_.open + row * space_.most;
-    std::size_t count = 0;
-    for (std::size_t i = 0; i < space_.counts[row]; ++i) {
-      open[count] = open[i];
-      count += open[i].score < found ? 0 : 1;
-    }
-    float least = kNothing;
+    float least = found;
+    std::size_t count = collect_open(row, least);
     if (count > most) {
-      for (std::size_t i = 0; i < count; ++i) space_.weights[i] = open[i].score;
-      std::iota(space_.places, space_.places + count, 0U);
       least = micro_.keep_best(most, count, space_.weights, space_.places, space_.order);
+      count = collect_open(row, least);
     }
-    // Of keys that are not finite the reach may be no number: such a list is scanned.
-    std::size_t left = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      const Reach each = open[i];
-      const bool stays = each.score < least;
-      if (!stays) take(each.place);
-      open[left] = each;
-      left += stays ? 1 : 0;
-    }
-    space_.counts[row] = left;
+    const std::uint32_t* const open = space_.open + row * space_.most;
+    for (std::size_t i = 0; i < count; ++i) take(open[space_.places[i]]);
+    space_.taken[row] = least;
   }
 
  private:
+  static constexpr std::size_t kSampled = 16;       // reaches for each one of a sample
+  static constexpr std::size_t kLeastSample = 128;  // of wanted ones
+
+  /// The number before x: what is above it is at least x.
+  static float below(float x) { return std::nextafter(x, kNothing); }
+
+  /// Brings those of reach that hold the best `wanted` into weights and places, in order; returns how many. Of many
+  /// lists they are more than wanted by little: above a bound that a sample gives, if that leaves enough.
+  std::size_t collect_best(const float* reach, std::size_t wanted) {
+    const std::size_t width = catalogue_.width(), sample = width / kSampled;
+    const std::size_t share = wanted * 5 / (4 * kSampled) + kLeastSample / 8;
+    if (wanted >= kLeastSample && share < sample) {
+      for (std::size_t i = 0; i < sample; ++i) space_.weights[i] = reach[i * kSampled + i % kSampled];
+      std::iota(space_.places, space_.places + sample, 0U);
+      const float bound = micro_.keep_best(share, sample, space_.weights, space_.places, space_.order);
+      const std::size_t count = micro_.collect(reach, width, below(bound), 0, space_.weights, space_.places);
+      if (count >= wanted) return count;
+    }
+    return micro_.collect(reach, width, kNothing, 0, space_.weights, space_.places);
+  }
+
+  /// Brings those of a row's lists that are not taken and reach at least to `least` into weights, with their numbers
+  /// among them in places; returns how many.
+  std::size_t collect_open(std::size_t row, float least) {
+    const float taken = space_.taken[row];
+    const std::size_t count = micro_.collect(space_.reaches + row * space_.most, space_.counts[row], below(least), 0,
+                                             space_.weights, space_.places);
+    if (std::isnan(taken)) return count;
+    std::size_t left = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      space_.weights[left] = space_.weights[i];
+      space_.places[left] = space_.places[i];
+      left += space_.weights[i] >= taken ? 0 : 1;
+    }
+    return left;
+  }
+
   /// Cuts `count` space_.places, those that reach farthest first, where they are expected to have the share `mass` of
   /// all weight; returns how many are left, in order again.
   std::size_t keep_expected(const float* expected, float* reach, std::size_t count) {

@@ -64,7 +64,7 @@ struct SearchSize {
   /// Rows of an item at most.
   std::size_t most_rows() const {
     if (estimates) return most_at_once();
-    const std::size_t chosen = most_lists() * (sizeof(Chosen) + sizeof(Scan) + sizeof(ListChoice::Reach));
+    const std::size_t chosen = most_lists() * (sizeof(Chosen) + sizeof(Scan) + ListChoice::Space::kListBytes);
     const std::size_t found = candidates * (sizeof(Candidate) + 2 * sizeof(StoredScores::Request));
     return std::clamp<std::size_t>(kItemBytes / (chosen + found), 1, kMostRows);
   }

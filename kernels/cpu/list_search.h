@@ -108,7 +108,9 @@ class RowSearch {
           float* reach = space_.reach + row * width + place;
           const float* reaches = chunk.reaches + list;
           for (std::size_t i = 0; i < kPanelEntries; ++i) {
-            reach[i] = reaches[i] == kNothing ? kNothing : means[i] + root * reaches[i];
+            // Of keys that are not finite it may be no number: such a list is scanned.
+            const float far = means[i] + root * reaches[i];
+            reach[i] = reaches[i] == kNothing ? kNothing : far != far ? -kNothing : far;
           }
           float* expected = space_.expected + row * width + place;
           for (std::size_t i = 0; i < kPanelEntries && weights; ++i) {

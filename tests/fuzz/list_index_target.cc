@@ -71,10 +71,11 @@ void use(const ListIndex& index, std::size_t head_dim) {
     for (const auto& [from, count] :
          {std::pair(chunk.means, panels_for(chunk.lists) * kPanelEntries * head_dim),
           std::pair(chunk.spreads, chunk.lists), std::pair(chunk.log_counts, chunk.lists),
-          std::pair(chunk.value_means, chunk.lists * columns), std::pair(chunk.key_covariance, columns * head_dim),
-          std::pair(chunk.value_covariance, columns * head_dim)}) {
+          std::pair(chunk.reaches, chunk.lists), std::pair(chunk.value_means, chunk.lists * columns),
+          std::pair(chunk.key_covariance, columns * head_dim), std::pair(chunk.value_covariance, columns * head_dim)}) {
       read_all(std::as_bytes(std::span(from, count)));
     }
+    read_all({chunk.mean_codes, panels_for(chunk.lists) * key_list_panel_bytes(head_dim)});
   }
   MEMLANE_EXPECTS(entries == index.size());
 }

@@ -33,9 +33,9 @@ struct Keys {
     MEMLANE_EXPECTS(index.size() == begin);
     index.update(micro(), reference::FloatEntries(keys.data(), values.data(), end, kHeadDim).rows());
   }
-  ListIndex indexed() const {
+  ListIndex indexed(std::size_t window = 50) const {
     ListIndex index(kSettings, kHeadDim);
-    for (std::size_t begin = 0; begin < n; begin += 50) add(index, begin, std::min(n, begin + 50));
+    for (std::size_t begin = 0; begin < n; begin += window) add(index, begin, std::min(n, begin + window));
     return index;
   }
   std::size_t n;
@@ -73,11 +73,9 @@ TEST(ListIndex, IsTheSameUnderAMetricThatChangesNothing) {
   EXPECT_EQ(index.save(), keys.indexed().save());
 }
 
-TEST(ListIndex, HoldsEveryEntryOnceWithItsMoments) {
-  const Keys keys(333);
-  const ListIndex index = keys.indexed();
-  EXPECT_EQ(index.size(), 333U);
-  EXPECT_GE(index.chunks().size(), 3U);
+/// Every entry is in one list, and what is said of lists and chunks is so.
+void expect_moments(const ListIndex& index, const Keys& keys) {
+  EXPECT_EQ(index.size(), keys.n);
   std::vector<int> seen(keys.n, 0);
   for (const ListChunk& chunk : index.chunks()) {
     double trace = 0, all = 0;
@@ -96,7 +94,7 @@ TEST(ListIndex, HoldsEveryEntryOnceWithItsMoments) {
           value += static_cast<double>(keys.values[list.entries[i] * kHeadDim + d]) / count;
         }
         if (list.count == 0) continue;
-        EXPECT_NEAR(chunk.means[d * 32 + l], mean, 1e-5);
+        EXPECT_NEAR(chunk.means[(l / 32 * kHeadDim + d) * 32 + l % 32], mean, 1e-5);
         variance += square - mean * mean;
         EXPECT_NEAR(chunk.value_means[l * 32 + d], value, 1e-5);
       }
@@ -113,6 +111,62 @@ TEST(ListIndex, HoldsEveryEntryOnceWithItsMoments) {
   EXPECT_THAT(seen, ::testing::Each(1));
 }
 
+TEST(ListIndex, HoldsEveryEntryOnceWithItsMoments) {
+  const Keys keys(333);
+  const ListIndex index = keys.indexed();
+  EXPECT_GE(index.chunks().size(), 3U);
+  expect_moments(index, keys);
+}
+
+TEST(ListIndex, ClustersFullChunksTogether) {
+  constexpr std::size_t kMerged = 8;
+  const Keys keys((kMerged + 2) * kSettings.chunk + 50);
+  const ListIndex index = keys.indexed(64);
+  ASSERT_EQ(index.chunks().size(), 4U) << "a merged one, two full ones, and that which fills up";
+  std::vector<std::size_t> entries, lists;
+  for (const ListChunk& chunk : index.chunks()) {
+    lists.push_back(chunk.lists);
+    entries.push_back(0);
+    for (std::size_t l = 0; l < chunk.lists; ++l) entries.back() += chunk.list[l].count;
+  }
+  EXPECT_THAT(entries, ::testing::ElementsAre(kMerged * kSettings.chunk, kSettings.chunk, kSettings.chunk, 50U));
+  EXPECT_GE(lists[0], 2 * kMerged * lists[1]) << "lists of half as many keys";
+  expect_moments(index, keys);
+  const ListIndex::Extent extent = ListIndex::extent_of(kSettings, keys.n);
+  EXPECT_EQ(extent.chunks, index.chunks().size());
+  EXPECT_NEAR(static_cast<double>(extent.lists), static_cast<double>(lists[0] + lists[1] + lists[2] + lists[3]), 10);
+}
+
+TEST(ListIndex, OfAllEntriesTogetherHasOneChunk) {
+  const Keys keys(1500);
+  const reference::FloatEntries entries(keys.keys.data(), keys.values.data(), keys.n, kHeadDim);
+  const auto index = ListIndex::whole(kSettings, kHeadDim, micro(), entries.rows());
+  ASSERT_EQ(index->chunks().size(), 1U);
+  expect_moments(*index, keys);
+  const std::vector<std::byte> saved = index->save();
+  const auto loaded = ListIndex::load(kSettings, kHeadDim, saved);
+  EXPECT_EQ(loaded->save(), saved);
+  expect_moments(*loaded, keys);
+}
+
+TEST(ListIndex, CodesOfMeansAreTheMeansRounded) {
+  const Keys keys(1100);
+  const ListIndex index = keys.indexed();
+  const std::size_t panel_bytes = key_list_panel_bytes(kHeadDim);
+  for (const ListChunk& chunk : index.chunks()) {
+    for (std::size_t l = 0; l < chunk.lists; ++l) {
+      // A scale for each key of the panel, then units of four numbers (kernels/cpu/quantised_layout.h).
+      const std::byte* const panel = chunk.mean_codes + l / 32 * panel_bytes;
+      float scale = 0;
+      std::memcpy(&scale, panel + l % 32 * sizeof scale, sizeof scale);
+      for (std::size_t d = 0; d < kHeadDim && chunk.list[l].count > 0; ++d) {
+        const auto code = static_cast<std::int8_t>(panel[32 * sizeof scale + (d / 4 * 32 + l % 32) * 4 + d % 4]);
+        EXPECT_NEAR(scale * code, chunk.means[(l / 32 * kHeadDim + d) * 32 + l % 32], 0.51F * scale);
+      }
+    }
+  }
+}
+
 TEST(ListIndex, IsTheSameAfterSavingAndGoesOnTheSame) {
   const Keys keys(300);
   ListIndex whole(kSettings, kHeadDim), first(kSettings, kHeadDim);
@@ -124,6 +178,19 @@ TEST(ListIndex, IsTheSameAfterSavingAndGoesOnTheSame) {
   keys.add(whole, 170, 300);
   keys.add(*loaded, 170, 300);
   EXPECT_EQ(loaded->save(), whole.save());
+}
+
+TEST(ListIndex, GoesOnTheSameAfterSavingWhereChunksAreClusteredTogether) {
+  const Keys keys(17 * kSettings.chunk);
+  ListIndex index(kSettings, kHeadDim);
+  for (std::size_t begin = 0; begin < keys.n; begin += 100) {
+    const std::vector<std::byte> saved = index.save();
+    const auto loaded = ListIndex::load(kSettings, kHeadDim, saved);
+    const std::size_t end = std::min(keys.n, begin + 100);
+    keys.add(index, begin, end);
+    keys.add(*loaded, begin, end);
+    ASSERT_EQ(loaded->save(), index.save()) << end;
+  }
 }
 
 TEST(ListIndex, NearKeysShareAList) {
@@ -183,7 +250,8 @@ TEST(ListIndex, RefusesBytesThatAreNoSuchIndex) {
 TEST(ListIndex, MoreListsAreScannedOfMore) {
   const ListSettings settings = ListSettings::of(Lookup::named("ivf"));
   EXPECT_EQ(settings.probes_of(256), 128U);
-  EXPECT_EQ(settings.probes_of(24000), 4000U);
+  EXPECT_EQ(settings.probes_of(3000), 500U);
+  EXPECT_EQ(settings.probes_of(24000), 1262U);
 }
 
 TEST(ListIndex, ParametersAreNamedWhenRefused) {
