@@ -313,15 +313,15 @@ std::size_t ListIndex::own_bytes_for(const ListSettings& settings, std::size_t h
          extent.chunks * (2 * panels_for(head_dim) * kPanelEntries * head_dim * sizeof(float) + 1024);
 }
 
-std::size_t ListIndex::adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t at_once,
-                                    std::size_t in_all) {
+std::size_t ListIndex::adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t key_bytes,
+                                    std::size_t at_once, std::size_t in_all) {
   // A chunk's keys and values at a time: of each its list, twice, and three copies for the covariances
   // (add_covariances).
   const std::size_t columns = panels_for(head_dim) * kPanelEntries;
   const std::size_t row = (3 * head_dim + 2 * columns) * sizeof(float) + 3 * sizeof(std::uint32_t);
   std::size_t merging = 0;
   for (std::size_t size = settings.chunk * kMerged; settings.lists > 1 && size <= in_all; size *= kMerged) {
-    merging = merging_bytes(settings, head_dim, size);
+    merging = merging_bytes(settings, head_dim, key_bytes, size);
   }
   return std::min(at_once, settings.chunk) * row + merging;
 }

@@ -34,9 +34,9 @@ class ListIndex : public KeyIndex {
   static std::size_t bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
   /// Of them those that a loaded index does not leave where they are: means and the like.
   static std::size_t own_bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
-  /// Bytes that adding entries takes meanwhile: so many at once, and in all.
-  static std::size_t adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t at_once,
-                                  std::size_t in_all);
+  /// Bytes that adding entries takes meanwhile: so many at once, and in all, with keys of so many bytes.
+  static std::size_t adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t key_bytes,
+                                  std::size_t at_once, std::size_t in_all);
   /// Chunks and lists of an index over so many entries, about.
   struct Extent {
     std::size_t chunks = 0, lists = 0;
@@ -100,10 +100,11 @@ class ListIndex : public KeyIndex {
   View<const float, 2> measured(View<const float, 2> rows, std::vector<float>& storage) const;
   std::vector<float> cluster(const MicroKernels& micro, View<const float, 2> keys, std::size_t lists) const;
 
-  static constexpr std::size_t kMerged = 8;
+  static constexpr std::size_t kMerged = 4;
   /// Lists of a merged chunk, and what making it takes beside it.
   static std::size_t merged_lists(const ListSettings& settings, std::size_t entries);
-  static std::size_t merging_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t entries);
+  static std::size_t merging_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t key_bytes,
+                                   std::size_t entries);
 
   ListSettings settings_;
   std::size_t head_dim_;

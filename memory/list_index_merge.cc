@@ -80,10 +80,11 @@ std::size_t ListIndex::merged_lists(const ListSettings& settings, std::size_t en
   return std::max<std::size_t>(entries / std::max(settings.chunk / settings.lists / 2, kFewestKeys), 1);
 }
 
-std::size_t ListIndex::merging_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t entries) {
+std::size_t ListIndex::merging_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t key_bytes,
+                                     std::size_t entries) {
   const std::size_t lists = merged_lists(settings, entries);
-  // Keys, at most as floats, ids and cells of all; the lists; and a cell as floats, thrice. Cells differ in size.
-  return entries * (head_dim * sizeof(float) + 2 * sizeof(std::uint32_t)) +
+  // Keys, ids and cells of all; the lists; and of a cell as floats five rows for each entry. Cells differ in size.
+  return entries * (key_bytes + 2 * sizeof(std::uint32_t)) +
          (entries + lists * kPanelEntries) / kPanelEntries * key_list_panel_bytes(head_dim) +
          4 * entries / cells_for(lists) * 5 * head_dim * sizeof(float);
 }

@@ -173,7 +173,8 @@ std::size_t indexing_bytes(const CpuExec& exec, const EntryShape& shape, const L
   if (!lookup.has_index()) return 0;
   const std::size_t indexes = std::min(exec.threads(), shape.layers.size() * shape.kv_heads);
   if (lookup.has_lists()) {
-    return indexes * ListIndex::adding_bytes(ListSettings::of(lookup), shape.head_dim, at_once, in_all);
+    return indexes * ListIndex::adding_bytes(ListSettings::of(lookup), shape.head_dim,
+                                             shape.head_dim * size_of(shape.dtype), at_once, in_all);
   }
   return indexes * at_once * shape.head_dim * sizeof(float);  // keys, widened
 }

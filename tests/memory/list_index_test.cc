@@ -119,7 +119,7 @@ TEST(ListIndex, HoldsEveryEntryOnceWithItsMoments) {
 }
 
 TEST(ListIndex, ClustersFullChunksTogether) {
-  constexpr std::size_t kMerged = 8;
+  constexpr std::size_t kMerged = 4;
   const Keys keys((kMerged + 2) * kSettings.chunk + 50);
   const ListIndex index = keys.indexed(64);
   ASSERT_EQ(index.chunks().size(), 4U) << "a merged one, two full ones, and that which fills up";
