@@ -131,7 +131,7 @@ bool answer(const Asked& asked, const Question& question) {
   const GenerationOptions& generation = asked.options.generation;
   MemorySettings settings = asked.settings;
   settings.last_context_length = asked.last_context_length.value_or(std::min(question.ids.size(), settings.window));
-  Session session(asked.exec, asked.model, settings, asked.lookup, asked.memory.seen());
+  Session session(asked.exec, asked.model, settings, asked.lookup, asked.memory.seen(), asked.memory.joint());
   session.set_stop_flag(&interrupt_flag());
   session.set_pieces(asked.options.budget.pieces());
   if (!generation.json && &question == &asked.questions.front()) fmt::print(stderr, "{}", session.device_plan());
