@@ -283,6 +283,27 @@ TEST_F(JointIndexCommand, PutsCoveredDocumentsFirstAndNamesThemRightly) {
   }
 }
 
+TEST_F(JointIndexCommand, IsVerifiedWhereItIsUsedAndCountedInThePlan) {
+  const std::size_t planned = answer({}, "chunk=256,lists=8").at("planned_memory_bytes");
+  ASSERT_EQ(run(index(lists_)).exit_code, 0);
+  const nlohmann::json stored = answer({}, "chunk=256,lists=8");
+  EXPECT_EQ(stored.at("joint_documents"), 3);
+  EXPECT_LT(stored.at("planned_memory_bytes"), planned) << "nothing is made";
+
+  const MemoryFile file = MemoryFile::open(path("m"));
+  std::string bytes = read_text(path("m"));
+  const auto blob = file.joint_index().blobs[5];
+  const std::string_view sought(reinterpret_cast<const char*>(blob.data()), blob.size());
+  const std::size_t at = bytes.find(sought);
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + 1000] = static_cast<char>(bytes[at + 1000] ^ 1);
+  write("m", bytes);
+  const Words ivf = {"--index", "ivf", "--index-parameters", "chunk=256,lists=8", "--documents"};
+  EXPECT_EQ(run(ask_words("m", "Once", ivf + Words{"1.txt,2.txt"})).exit_code, 0) << "it is not used";
+  expect_refused(ask_words("m", "Once", ivf + Words{"1.txt,2.txt,3.txt"}), {path("m"), "damaged: joint index 5"});
+  expect_refused(ask_words("m", "Once"), {path("m"), "damaged"});
+}
+
 TEST_F(JointIndexCommand, IsTold) {
   ASSERT_EQ(run(index(lists_)).exit_code, 0);
   const nlohmann::json info = json_of({"info", path("m"), "--json"});
