@@ -115,6 +115,8 @@ nlohmann::json report_of(const Asked& asked, const Question& question, const Gen
   report["memory"] = asked.options.memory;
   report["documents"] = asked.memory.seen().size();
   report["memory_entries"] = entries_of(asked.file, asked.memory.ids());
+  report["joint_documents"] =
+      asked.memory.joint() == nullptr ? 0 : asked.memory.joint()->entries_of_documents().size();
   report["lookup"] = asked.lookup.name();
   if (searched.rows > 0) {
     const auto rows = static_cast<double>(searched.rows);
@@ -131,7 +133,7 @@ bool answer(const Asked& asked, const Question& question) {
   const GenerationOptions& generation = asked.options.generation;
   MemorySettings settings = asked.settings;
   settings.last_context_length = asked.last_context_length.value_or(std::min(question.ids.size(), settings.window));
-  Session session(asked.exec, asked.model, settings, asked.lookup, asked.memory.seen());
+  Session session(asked.exec, asked.model, settings, asked.lookup, asked.memory.seen(), asked.memory.joint());
   session.set_stop_flag(&interrupt_flag());
   session.set_pieces(asked.options.budget.pieces());
   if (!generation.json && &question == &asked.questions.front()) fmt::print(stderr, "{}", session.device_plan());

@@ -20,7 +20,9 @@ void AskedDocuments::add_to(CLI::App& app) {
 MemoryFile AskedDocuments::open(const std::filesystem::path& path) const {
   if (words.empty()) return MemoryFile::open(path);
   MemoryFile file = MemoryFile::open_heads(path);
-  file.verify(choose(file));
+  const std::vector<std::uint32_t> ids = choose(file);
+  file.verify(ids);
+  if (joint_index_is_within(file, ids)) file.verify_joint_index();
   return file;
 }
 
@@ -49,7 +51,15 @@ AskedMemory::AskedMemory(CpuExec& exec, const MemoryFile& file, std::vector<std:
     if (found != file.header().settings.end()) asked_for.settings.insert(*found);
   }
   require_same_meaning(file, asked_for);
-  documents_ = load_documents(exec, file, ids_, lookup);
+  if (has_joint_index_for(file, ids_, lookup)) {
+    joint_ = load_joint_index(exec, file, lookup);
+    const auto others = std::ranges::stable_partition(ids_, [&](auto id) { return file.joint_index().covers(id); });
+    const std::span<const std::uint32_t> covered(ids_.begin(), others.begin());
+    documents_ = load_documents(exec, file, covered, Lookup());  // without lists of their own
+    for (auto& other : load_documents(exec, file, others, lookup)) documents_.push_back(std::move(other));
+  } else {
+    documents_ = load_documents(exec, file, ids_, lookup);
+  }
   if (lookup.kind == Lookup::Kind::ivf) file.expect_scattered_reads();
   for (const auto& document : documents_) seen_.push_back(document.get());
 }

@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "kernels/exec.h"
 #include "memory/document_memory.h"
+#include "memory/joint_index.h"
 #include "memory/memory_file.h"
 #include "runtime/model.h"
 
@@ -30,12 +32,16 @@ struct AskedDocuments {
 /// The memory of documents of a file, to be asked.
 class AskedMemory {
  public:
-  /// ids: as AskedDocuments::choose gives them. Throws InputError if the file was made with another model or settings.
+  /// ids: as AskedDocuments::choose gives them. With the lookup ivf the joint index of the file is used if it serves
+  /// when these are asked (has_joint_index_for). Throws InputError if the file was made with another model or settings.
   /// The file must outlive this.
   AskedMemory(CpuExec& exec, const MemoryFile& file, std::vector<std::uint32_t> ids, const Model& model,
               const std::string& tokenizer_fingerprint, const MemorySettings& settings, const Lookup& lookup);
 
+  /// Those that joint() covers come first; else in the order of the ids.
   const std::vector<const DocumentMemory*>& seen() const { return seen_; }
+  /// Over the first of them, or null.
+  const JointIndex* joint() const { return joint_ ? &*joint_ : nullptr; }
   /// The id of each document seen.
   const std::vector<std::uint32_t>& ids() const { return ids_; }
 
@@ -43,6 +49,7 @@ class AskedMemory {
   std::vector<std::uint32_t> ids_;
   std::vector<std::unique_ptr<DocumentMemory>> documents_;
   std::vector<const DocumentMemory*> seen_;
+  std::optional<JointIndex> joint_;
 };
 
 /// Entries of documents.

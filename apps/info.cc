@@ -78,6 +78,7 @@ nlohmann::json describe_memory(const std::string& path) {
                          {"complete", document.complete},
                          {"indexed_entries", document.indexes.entries_covered}});
   }
+  const StoredJointIndex& joint = file.joint_index();
   return {{"kind", "memory"},
           {"path", path},
           {"version", file.version()},
@@ -99,6 +100,8 @@ nlohmann::json describe_memory(const std::string& path) {
           {"top_k", header.top_k},
           {"evict", eviction_setting(header)},
           {"entries", entries},
+          {"joint_documents", joint.documents.size()},
+          {"joint_index_bytes", joint.file_bytes},
           {"documents", documents}};
 }
 

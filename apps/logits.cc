@@ -108,7 +108,8 @@ int write_logits(LogitsOptions options) {
         options.text ? Tokenizer::open(options.model.model).fingerprint() : file->header().tokenizer_fingerprint;
     memory.emplace(exec, *file, asked, model, tokenizer, settings, lookup);
   }
-  Session session(exec, model, settings, lookup, memory ? memory->seen() : std::vector<const DocumentMemory*>());
+  Session session(exec, model, settings, lookup, memory ? memory->seen() : std::vector<const DocumentMemory*>(),
+                  memory ? memory->joint() : nullptr);
   session.set_stop_flag(&interrupt_flag());
 
   std::vector<float> logits(ids.size() * vocab);

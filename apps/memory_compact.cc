@@ -26,12 +26,13 @@ int run_compact(const CompactOptions& options) {
   interrupt_flag();
   std::uint64_t before = 0;
   std::uint64_t after = 0;
-  bool gains = false;
+  bool gains = false, had_joint_index = false;
   {
     const MemoryFile file = MemoryFile::open(options.memory);
     before = file.bytes();
     after = compacted_bytes(file);
     gains = gains_from_compaction(file);
+    had_joint_index = !file.joint_index().empty();
   }
   if (!options.quiet) {
     fmt::print(stderr, "{}: {} now, {} without what is not needed any more; needs {} of disk meanwhile ({} free)\n",
@@ -48,6 +49,10 @@ int run_compact(const CompactOptions& options) {
     });
   } else if (!gains && !options.quiet) {
     fmt::print(stderr, "memlane: there is nothing to gain; the file is as it was\n");
+  }
+  if (gains && had_joint_index) {
+    fmt::print(stderr, "memlane: the joint index is not copied; `memlane memory index {}` makes it again\n",
+               options.memory);
   }
   if (options.json) {
     print_json({{"memory", options.memory},

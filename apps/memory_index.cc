@@ -1,15 +1,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "apps/asked_memory.h"
 #include "apps/commands.h"
 #include "apps/count_option.h"
 #include "apps/interrupt.h"
 #include "apps/output.h"
 #include "apps/progress.h"
 #include "kernels/error.h"
+#include "memory/joint_index.h"
 #include "memory/list_settings.h"
 #include "memory/memory_file_writer.h"
 #include "runtime/resources.h"
@@ -24,6 +27,7 @@ struct MemoryIndexOptions {
   std::string index = "ivf";
   std::string parameters;
   std::size_t threads = available_threads();
+  bool each = false;
   bool quiet = false;
   bool json = false;
 };
@@ -46,39 +50,114 @@ bool has_index(const StoredDocument& document, const Lookup& lookup) {
          document.indexes.entries_covered == document.entries();
 }
 
+/// What is to be done to a file.
+struct MemoryIndexPlan {
+  std::vector<const StoredDocument*> alone;  ///< get lists of their own
+  std::vector<std::uint32_t> together;       ///< get a joint index
+  std::size_t entries = 0;                   ///< of both
+  std::size_t joint_bytes = 0;               ///< of the joint index, about
+  std::size_t bytes = 0;                     ///< of all indexes, about
+
+  bool empty() const { return alone.empty() && together.empty(); }
+};
+
+/// Documents that are read whole get an index together if there are several; it serves where all of them are asked.
+MemoryIndexPlan plan_of(const MemoryFile& file, const MemoryIndexOptions& options, const Lookup& lookup) {
+  std::vector<const StoredDocument*> whole, all;
+  for (const StoredDocument& document : file.documents()) {
+    if (document.dropped || document.windows.empty()) continue;
+    all.push_back(&document);
+    if (document.complete) whole.push_back(&document);
+  }
+  const EntryShape& shape = file.header().shape;
+  const bool jointly = lookup.kind == Lookup::Kind::ivf && !options.each && whole.size() >= 2;
+  MemoryIndexPlan plan;
+  if (jointly) {
+    std::size_t entries = 0;
+    for (const StoredDocument* document : whole) {
+      plan.together.push_back(document->info.id);
+      entries += document->entries();
+    }
+    const StoredJointIndex& stored = file.joint_index();
+    if (std::ranges::equal(plan.together, stored.documents, {}, {}, &CoveredDocument::document) &&
+        is_index_of(lookup, stored.blobs.front())) {
+      plan.together.clear();
+    } else {
+      plan.entries = entries;
+      plan.joint_bytes = plan.bytes = index_bytes(shape, lookup, entries);
+    }
+  }
+  for (const StoredDocument* document : all) {
+    if ((jointly && document->complete) || has_index(*document, lookup)) continue;
+    plan.alone.push_back(document);
+    plan.entries += document->entries();
+    plan.bytes += index_bytes(shape, lookup, document->entries());
+  }
+  return plan;
+}
+
+/// progress: of the entries that are covered, called by one thread at a time. Nothing is stored if it throws.
+void store_joint_index(CpuExec& exec, MemoryFileWriter& writer, const MemoryIndexPlan& plan, const Lookup& lookup,
+                       const std::function<void(std::size_t)>& progress) {
+  const MemoryFile& file = writer.stored();
+  const auto documents = load_documents(exec, file, plan.together, Lookup());  // without indexes of their own
+  std::vector<const DocumentMemory*> pointers;
+  for (const auto& document : documents) pointers.push_back(document.get());
+  const std::size_t entries = entries_of(file, plan.together);
+  const std::size_t indexes = file.header().shape.layers.size() * file.header().shape.kv_heads;
+  JointIndex joint =
+      JointIndex::make(exec, pointers, lookup, [&](std::size_t made) { progress(entries / indexes * made); });
+  writer.store_joint_index(plan.together, std::move(joint).save());
+}
+
 int index(const MemoryIndexOptions& options) {
   interrupt_flag();
   const Lookup lookup = lookup_of(options);
   MemoryFileWriter writer = MemoryFileWriter::append_to(options.memory);
   const MemoryFile& file = writer.stored();
-  std::vector<const StoredDocument*> wanted;
-  std::size_t entries = 0, bytes = 0;
-  for (const StoredDocument& document : file.documents()) {
-    if (document.dropped || document.windows.empty() || has_index(document, lookup)) continue;
-    wanted.push_back(&document);
-    entries += document.entries();
-    bytes += index_bytes(file.header().shape, lookup, document.entries());
+  const MemoryIndexPlan plan = plan_of(file, options, lookup);
+  if (!plan.together.empty()) {
+    writer.require_joint_indexes();
+    require_memory(plan.joint_bytes, "an index over all documents together", "index each by itself (--each)");
   }
-  require_disk(bytes, options.memory, "the indexes");
+  require_disk(plan.bytes, options.memory, "the indexes");
   CpuExec exec(options.threads);
   std::size_t done = 0;
-  bool interrupted = false;
+  std::size_t joint_documents = file.joint_index().documents.size();
   std::optional<Progress> progress;
-  if (!wanted.empty()) progress.emplace("indexing", 0, entries, !options.quiet, "entries");
-  for (const StoredDocument* document : wanted) {
-    interrupted = interrupt_flag();
-    if (interrupted) break;
-    const DocumentMemory memory = load_document(exec, file, *document, lookup);
-    writer.store_indexes(document->info.id, memory.indexed_entries(), memory.save_indexes());
-    done += memory.entries();
-    progress->update(done);
+  if (!plan.empty()) progress.emplace("indexing", 0, plan.entries, !options.quiet, "entries");
+  bool interrupted = false;
+  try {
+    const auto stop_if_asked = [] {
+      if (interrupt_flag()) throw Interrupted("stopped");
+    };
+    for (const StoredDocument* document : plan.alone) {
+      stop_if_asked();
+      const DocumentMemory memory = load_document(exec, file, *document, lookup);
+      writer.store_indexes(document->info.id, memory.indexed_entries(), memory.save_indexes());
+      done += memory.entries();
+      progress->update(done);
+    }
+    if (!plan.together.empty()) {
+      stop_if_asked();
+      store_joint_index(exec, writer, plan, lookup, [&](std::size_t entries) {
+        stop_if_asked();
+        progress->update(done + entries);
+      });
+      done = plan.entries;
+      progress->update(done);
+      joint_documents = plan.together.size();
+    }
+  } catch (const Interrupted&) {
+    interrupted = true;
   }
   const double seconds = progress ? progress->seconds() : 0;
   progress.reset();
   if (options.json) {
     print_json({{"memory", options.memory},
                 {"index", lookup.name()},
-                {"documents", wanted.size()},
+                {"documents", plan.alone.size() + plan.together.size()},
+                {"joint_documents", joint_documents},
                 {"entries", done},
                 {"bytes", writer.commit().length - file.bytes()},
                 {"seconds", seconds},
@@ -92,12 +171,16 @@ int index(const MemoryIndexOptions& options) {
 
 Subcommand add_memory_index(CLI::App& memory) {
   CLI::App* app = memory.add_subcommand(
-      "index", "Store key indexes of documents that were read without; nothing of them is computed again");
+      "index",
+      "Store key indexes of documents that were read without: of all together, or each by itself; nothing of them is "
+      "computed again");
   const auto options = std::make_shared<MemoryIndexOptions>();
   app->add_option("memory,--memory", options->memory, "The memory file")->required();
   app->add_option("--index", options->index, "ivf or int8")->capture_default_str();
   app->add_option("--index-parameters", options->parameters, "chunk and lists, such as chunk=16384,lists=64");
   add_count(*app, "--threads", options->threads, "Threads to run on", {.least = 1, .most = 4096});
+  app->add_flag("--each", options->each,
+                "Lists of each document by itself, not of all together: for questions to some of them");
   app->add_flag("--quiet", options->quiet, "No progress");
   app->add_flag("--json", options->json, "Print one JSON object");
   return {app, [options] { return index(*options); }};

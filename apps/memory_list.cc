@@ -51,12 +51,15 @@ int list(const ListOptions& options) {
     table += fmt::format("{:>4}  {:>12}  {:>10}  {:<8}  {}\n", document.info.id, count_text(document.info.tokens),
                          bytes_text(document.file_bytes), complete, one_line(document.info.name));
   }
-  const std::uint64_t compacted = compacted_bytes(file);
+  const StoredJointIndex& joint = file.joint_index();
+  const std::uint64_t wasted = wasted_bytes(file);
   if (options.json) {
     print_json({{"memory", options.memory},
                 {"bytes", file.bytes()},
-                {"compacted_bytes", compacted},
+                {"compacted_bytes", compacted_bytes(file)},
                 {"evict", eviction_setting(file.header())},
+                {"joint_documents", joint.documents.size()},
+                {"joint_index_bytes", joint.file_bytes},
                 {"documents", documents}});
     return 0;
   }
@@ -64,9 +67,13 @@ int list(const ListOptions& options) {
   if (file.header().settings.contains(kEviction)) {
     print_text(fmt::format("read with evict: {}\n", one_line(eviction_setting(file.header()))));
   }
-  if (compacted < file.bytes()) {
+  if (!joint.empty()) {
+    print_text(
+        fmt::format("joint index over {} documents, {}\n", joint.documents.size(), bytes_text(joint.file_bytes)));
+  }
+  if (wasted > 0) {
     print_text(fmt::format("{} of {} belong to nothing any more; memlane memory compact gives them back\n",
-                           bytes_text(file.bytes() - compacted), bytes_text(file.bytes())));
+                           bytes_text(wasted), bytes_text(file.bytes())));
   }
   return 0;
 }
@@ -83,11 +90,17 @@ int drop(const DropOptions& options) {
     lines +=
         fmt::format("dropped {} '{}', {} tokens\n", id, one_line(document.info.name), count_text(document.info.tokens));
   }
-  const std::uint64_t to_gain = writer.commit().length - compacted_bytes(MemoryFile::open_heads(options.memory));
+  const MemoryFile after = MemoryFile::open_heads(options.memory);
+  const std::uint64_t to_gain = wasted_bytes(after);
   if (options.json) {
     print_json({{"memory", options.memory}, {"dropped", dropped}, {"bytes_to_gain", to_gain}});
   } else {
     print_text(lines + fmt::format("memlane memory compact gives back {}\n", bytes_text(to_gain)));
+  }
+  if (!writer.stored().joint_index().empty() && after.joint_index().empty()) {
+    fmt::print(stderr,
+               "memlane: the joint index covered them and counts no longer; `memlane memory index {}` makes another\n",
+               options.memory);
   }
   return 0;
 }

@@ -171,6 +171,12 @@ int Merge::run() {
   }
   require_disk(bytes_, options_.into, "the merged memory");
   const bool interrupted = bytes_ > 0 && !options_.plan_only && !copy_all();
+  const bool copied = std::any_of(jobs_.begin(), jobs_.end(), [](const MergeJob& job) { return job.copied; });
+  const bool leaves_joint_index = std::any_of(sources_.begin(), sources_.end(),
+                                              [](const MemoryFile& source) { return !source.joint_index().empty(); });
+  if (copied && leaves_joint_index) {
+    fmt::print(stderr, "memlane: joint indexes are not copied; `memlane memory index {}` makes one\n", options_.into);
+  }
   if (options_.json) print_json(report(interrupted));
   if (!interrupted) return 0;
   fmt::print(stderr, "memlane: stopped; every document is there whole or not at all, and the same command continues\n");

@@ -14,8 +14,13 @@ std::uint64_t compacted_bytes(const MemoryFile& file) {
   return bytes;
 }
 
+std::uint64_t wasted_bytes(const MemoryFile& file) {
+  const std::uint64_t needed = compacted_bytes(file) + file.joint_index().file_bytes;
+  return file.bytes() > needed ? file.bytes() - needed : 0;
+}
+
 bool gains_from_compaction(const MemoryFile& file) {
-  return file.version() < format::version_for(file.header()) || compacted_bytes(file) < file.bytes();
+  return file.version() < format::kVersion || wasted_bytes(file) > 0;
 }
 
 void compact(const std::filesystem::path& path, FileCalls calls, const MemoryFileWriter::Progress& progress) {

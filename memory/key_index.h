@@ -49,6 +49,10 @@ class KeyIndex {
 /// parameters that are rejected.
 std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_dim);
 
+/// A new index over entries that nothing is added to: lists are made of all of them together. lookup: one with lists.
+std::unique_ptr<KeyIndex> make_whole_index(const Lookup& lookup, std::size_t head_dim, const MicroKernels& micro,
+                                           const EntryRows& entries);
+
 /// A saved index, with the search-time parameters of `lookup`. Throws InputError if the bytes are no such index. They
 /// must outlive it: lists are used where they lie.
 std::unique_ptr<KeyIndex> load_key_index(const Lookup& lookup, std::size_t head_dim, std::span<const std::byte> bytes);

@@ -43,6 +43,16 @@ void Memory::add(const DocumentMemory& document) {
   documents_.push_back(&document);
 }
 
+void Memory::add(std::span<const DocumentMemory* const> documents, const JointIndex& index) {
+  MEMLANE_EXPECTS(lookup_.kind == Lookup::Kind::ivf && documents_.empty());
+  MEMLANE_EXPECTS(documents.size() == index.entries_of_documents().size());
+  for (std::size_t i = 0; i < documents.size(); ++i) {
+    MEMLANE_EXPECTS(documents[i]->entries() == index.entries_of_documents()[i]);
+    add(*documents[i]);
+  }
+  joint_ = &index;
+}
+
 std::size_t Memory::entries() const {
   std::size_t sum = 0;
   for (const DocumentMemory* document : documents_) sum += document->entries();
@@ -163,22 +173,27 @@ Memory::Selected Memory::select(CpuExec& exec, std::size_t layer_slot, View<cons
   return {ids, scores};
 }
 
-/// Searches the lists of all documents together.
+/// Searches the lists of all documents together: those over several, and those of each other by itself.
 void Memory::search(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
                     View<const EntryBlock, 2> all, View<std::int64_t, 3> ids, View<float, 3> scores,
                     const AttentionPartial* tail) {
   chunks_.clear();
   for (std::size_t head = 0; head < shape_.kv_heads; ++head) {
     std::size_t first = 0;
-    for (const DocumentMemory* document : documents_) {
-      if (document->entries() == 0) continue;
-      const KeyIndex* index = document->index(layer_slot, head);
-      MEMLANE_EXPECTS(index != nullptr);
-      for (ListChunk chunk : index->chunks()) {
+    const auto take = [&](const KeyIndex& index, std::size_t entries) {
+      for (ListChunk chunk : index.chunks()) {
         chunk.first_entry = static_cast<std::uint32_t>(first);
         chunks_.push_back(chunk);
       }
-      first += document->entries();
+      first += entries;
+    };
+    if (joint_ != nullptr) take(joint_->index(layer_slot, head), joint_->entries());
+    const std::size_t covered = joint_ == nullptr ? 0 : joint_->entries_of_documents().size();
+    for (const DocumentMemory* document : std::span(documents_).subspan(covered)) {
+      if (document->entries() == 0) continue;
+      const KeyIndex* index = document->index(layer_slot, head);
+      MEMLANE_EXPECTS(index != nullptr);
+      take(*index, document->entries());
     }
   }
   std::size_t lists = 0;  // of a head: every head has as many

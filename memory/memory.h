@@ -10,6 +10,7 @@
 #include "kernels/exec.h"
 #include "kernels/key_lists.h"
 #include "memory/document_memory.h"
+#include "memory/joint_index.h"
 #include "memory/list_settings.h"
 
 namespace memlane {
@@ -23,6 +24,10 @@ class Memory {
 
   /// Adds a document of the same entry shape. It must outlive this; what it gains later is seen too.
   void add(const DocumentMemory& document);
+  /// Adds documents before all others whose entries an index covers together, in its order: searches take its lists, so
+  /// these documents need none of their own, and must gain nothing later. lookup() must be ivf. The index must outlive
+  /// this, too.
+  void add(std::span<const DocumentMemory* const> documents, const JointIndex& index);
 
   const EntryShape& shape() const { return shape_; }
   const Lookup& lookup() const { return lookup_; }
@@ -97,6 +102,7 @@ class Memory {
   Pieces pieces_;
   ListSettings lists_;  // of a lookup that has lists
   std::vector<const DocumentMemory*> documents_;
+  const JointIndex* joint_ = nullptr;  // over the first of them, or none
   SearchCount* count_ = nullptr;
   Observer observer_;
   // The blocks of all documents, or of one, as [kv_heads, blocks]: made for each call, which reads every block anyway.

@@ -54,6 +54,15 @@ std::size_t StoredDocument::entries() const {
                          [](std::size_t sum, const StoredWindow& window) { return sum + window.count; });
 }
 
+std::size_t StoredJointIndex::entries() const {
+  return std::accumulate(documents.begin(), documents.end(), std::size_t{0},
+                         [](std::size_t sum, const CoveredDocument& document) { return sum + document.entries; });
+}
+
+bool StoredJointIndex::covers(std::uint32_t document) const {
+  return std::ranges::binary_search(documents, document, {}, &CoveredDocument::document);
+}
+
 MemoryFile MemoryFile::open(const std::filesystem::path& path) {
   return open(path, /*bodies=*/true);
 }
@@ -99,14 +108,17 @@ MemoryFile MemoryFile::open(const std::filesystem::path& path, bool bodies) {
     if (!bodies) memory.expect_scattered_reads();  // or the system reads much of each body with the head before it
     const auto records = split_records(file, records_offset(parsed.commits_offset), *commit, parsed.digest, path);
     verify_checksums(records, bodies ? Parts::heads_and_bodies : Parts::heads, path);
-    memory.documents_ = interpret(records, memory.header_, memory.version_, path);
+    Contents contents = interpret(records, memory.header_, memory.version_, path);
+    memory.documents_ = std::move(contents.documents);
+    memory.joint_index_ = std::move(contents.joint_index);
     memory.verified_.assign(memory.documents_.size(), bodies);
+    memory.joint_index_verified_ = bodies;
     return memory;
   }
 }
 
 void MemoryFile::verify(std::span<const std::uint32_t> documents) {
-  std::vector<DocumentBody> bodies;
+  std::vector<NamedBody> bodies;
   for (const std::uint32_t id : documents) {
     if (verified_.at(id)) continue;
     const StoredDocument& document = documents_[id];
@@ -123,6 +135,17 @@ void MemoryFile::verify(std::span<const std::uint32_t> documents) {
   expect_reads_in_order(file_.bytes());
   verify_bodies(bodies, file_.bytes(), path());
   for (const std::uint32_t id : documents) verified_[id] = true;
+}
+
+void MemoryFile::verify_joint_index() {
+  if (is_joint_index_verified()) return;
+  std::vector<NamedBody> bodies;
+  for (std::size_t slot = 0; slot < joint_index_.blobs.size(); ++slot) {
+    bodies.push_back({fmt::format("joint index {}", slot), joint_index_.blobs[slot], joint_index_.checksums[slot]});
+  }
+  expect_reads_in_order(file_.bytes());
+  verify_bodies(bodies, file_.bytes(), path());
+  joint_index_verified_ = true;
 }
 
 }  // namespace memlane

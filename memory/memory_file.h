@@ -66,6 +66,31 @@ struct StoredIndexes {
   std::vector<std::uint64_t> checksums;           ///< of the blobs
 };
 
+/// A document that a joint index covers, in the mapped file as here.
+struct CoveredDocument {
+  std::uint32_t document = 0;  ///< its id
+  std::uint32_t zero = 0;
+  std::uint64_t entries = 0;  ///< all of the document's, 1 or more
+
+  friend bool operator==(const CoveredDocument&, const CoveredDocument&) = default;
+};
+static_assert(sizeof(CoveredDocument) == 16);
+
+/// The newest joint index: key indexes over the entries of several documents together, one after the other in the order
+/// given. Empty if none was stored, or if a document that it covers was dropped since.
+struct StoredJointIndex {
+  std::vector<CoveredDocument> documents;         ///< complete ones, ids ascending
+  std::vector<std::span<const std::byte>> blobs;  ///< [memory layers * kv heads], layer-major, each aligned to 64
+  std::vector<std::uint64_t> checksums;           ///< of the blobs
+  std::uint64_t file_bytes = 0;                   ///< of its records
+
+  bool empty() const { return documents.empty(); }
+  /// Entries that it covers in all.
+  std::size_t entries() const;
+  /// Whether it covers a document.
+  bool covers(std::uint32_t document) const;
+};
+
 struct StoredDocument {
   DocumentInfo info;
   bool complete = false;
@@ -96,8 +121,8 @@ class MemoryFile {
   /// Maps and verifies a file: every checksum up to the committed length. Throws InputError naming the file, the reason
   /// and what to do if it is missing, no memory file, of another version, truncated, damaged or inconsistent.
   static MemoryFile open(const std::filesystem::path& path);
-  /// The same, but what is bulk (entries of windows, key indexes) is not read, and must not be, until verify() has
-  /// verified it: opening takes no longer however much a file holds in few records.
+  /// The same, but what is bulk (entries of windows, key indexes) is not read, and must not be, until verify() or
+  /// verify_joint_index() has verified it: opening takes no longer however much a file holds in few records.
   static MemoryFile open_heads(const std::filesystem::path& path);
 
   /// Verifies the windows and key indexes of documents, by their ids, that have not been. Throws InputError naming what
@@ -105,12 +130,16 @@ class MemoryFile {
   void verify(std::span<const std::uint32_t> documents);
   /// Whether those of a document have been.
   bool is_verified(std::uint32_t document) const { return verified_.at(document); }
+  /// The same for the joint index; it is verified if there is none.
+  void verify_joint_index();
+  bool is_joint_index_verified() const { return joint_index_verified_ || joint_index_.empty(); }
 
   const std::filesystem::path& path() const { return file_.path(); }
   const MemoryFileHeader& header() const { return header_; }
   /// Every document that was begun, by its id: those that were dropped, too.
   const std::vector<StoredDocument>& documents() const { return documents_; }
-  /// Of the format: 1 cannot hold what drops a document, 2 not what windows see.
+  const StoredJointIndex& joint_index() const { return joint_index_; }
+  /// Of the format: 1 cannot hold what drops a document, 2 not what windows see, 3 no joint index.
   std::uint32_t version() const { return version_; }
   const Commit& commit() const { return commit_; }
   /// Committed bytes.
@@ -135,6 +164,8 @@ class MemoryFile {
   Commit commit_;
   std::vector<StoredDocument> documents_;
   std::vector<bool> verified_;  // [documents]
+  StoredJointIndex joint_index_;
+  bool joint_index_verified_ = false;
 };
 
 }  // namespace memlane

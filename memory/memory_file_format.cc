@@ -34,10 +34,6 @@ std::optional<std::size_t> entries_seen(const MemoryFileHeader& header) {
   return says && policy->entries % header.window == 0 ? std::optional(policy->entries) : std::nullopt;
 }
 
-std::uint32_t version_for(const MemoryFileHeader& header) {
-  return entries_seen(header) ? kSeenVersion : kDropVersion;
-}
-
 std::vector<std::byte> empty_file(const MemoryFileHeader& header, std::uint32_t version) {
   const std::string json = header_to_json(header);
   MEMLANE_EXPECTS(json.size() <= kLargestHeader);

@@ -27,10 +27,11 @@ namespace memlane::format {
 
 static_assert(std::endian::native == std::endian::little, "memory files are mapped, and little-endian");
 
-inline constexpr std::uint32_t kVersion = 3;
+inline constexpr std::uint32_t kVersion = 4;        // of files that are made now
 inline constexpr std::uint32_t kOldestVersion = 1;  // that can be read and appended to
 inline constexpr std::uint32_t kDropVersion = 2;    // that brought records of type drop_document
 inline constexpr std::uint32_t kSeenVersion = 3;    // that brought what the next window sees
+inline constexpr std::uint32_t kJointVersion = 4;   // that brought records of type joint_index
 inline constexpr std::size_t kAlignment = 64;       // of records and their parts; what Segment needs
 inline constexpr std::size_t kBlock = 4096;  // of the header and the commit slots: each has a disk block to itself
 inline constexpr std::size_t kLargestHeader = std::size_t{256} << 10;
@@ -66,7 +67,8 @@ enum class RecordType : std::uint32_t {
   window = 2,
   index = 3,
   end_document = 4,
-  drop_document = 5
+  drop_document = 5,
+  joint_index = 6
 };
 
 /// A record is this header, a head (small: numbers, names, ids) and a body (bulk: entries, an index), each followed by
@@ -124,6 +126,12 @@ struct DropDocumentHead {
   std::uint32_t zero;
 };
 static_assert(sizeof(DropDocumentHead) == 8);
+/// Followed by the documents covered, as CoveredDocument.
+struct JointIndexHead {
+  std::uint32_t slot;       // as in IndexHead
+  std::uint32_t documents;  // that follow
+};
+static_assert(sizeof(JointIndexHead) == 8);
 
 template <class Struct>
 std::span<const std::byte> sealed_bytes(const Struct& sealed) {
@@ -170,14 +178,9 @@ void check_header(const MemoryFileHeader& header, const std::filesystem::path& p
 /// Entries that are kept where the least attended windows are evicted and each window's record says what the next one
 /// sees; none elsewhere.
 std::optional<std::size_t> entries_seen(const MemoryFileHeader& header);
-/// Of a file that is written now: the oldest that can hold what the header promises.
-std::uint32_t version_for(const MemoryFileHeader& header);
 
 /// The bytes of a file without documents. The header has been checked.
-std::vector<std::byte> empty_file(const MemoryFileHeader& header, std::uint32_t version);
-inline std::vector<std::byte> empty_file(const MemoryFileHeader& header) {
-  return empty_file(header, version_for(header));
-}
+std::vector<std::byte> empty_file(const MemoryFileHeader& header, std::uint32_t version = kVersion);
 
 struct ParsedHeader {
   MemoryFileHeader header;

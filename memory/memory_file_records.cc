@@ -97,7 +97,7 @@ class Interpreter {
 
   void read(const RecordView& record) {
     record_ = &record;
-    expect(next_slot_ == 0 || record.header.type == RecordType::index, "an incomplete set of key indexes before it");
+    expect(next_slot_ == 0 || record.header.type == set_type_, "an incomplete set of key indexes before it");
     switch (record.header.type) {
       case RecordType::begin_document:
         return begin_document();
@@ -110,20 +110,23 @@ class Interpreter {
       case RecordType::drop_document:
         if (version_ >= kDropVersion) return drop_document();
         break;
+      case RecordType::joint_index:
+        if (version_ >= kJointVersion) return joint_index();
+        break;
     }
     damaged(path_, fmt::format("{}: unknown type {}", at(record), static_cast<std::uint32_t>(record.header.type)));
   }
 
-  std::vector<StoredDocument> finish() {
+  Contents finish() {
     if (next_slot_ != 0) damaged(path_, "it ends within a set of key indexes");
     for (Progress& document : documents_) {
       const std::vector<StoredWindow>& windows = document.stored.windows;
       if (entries_seen_ && !windows.empty() && windows.back().seen.empty()) {
         damaged(path_, fmt::format("document {} ends within a window", document.stored.info.id));
       }
-      stored_.push_back(std::move(document.stored));
+      contents_.documents.push_back(std::move(document.stored));
     }
-    return std::move(stored_);
+    return std::move(contents_);
   }
 
  private:
@@ -220,13 +223,53 @@ class Interpreter {
       set_ = {head.entries_covered, {}, {}};
       expect(head.entries_covered <= document.entries, "its index covers more entries than there are");
     }
-    expect(head.slot == next_slot_, "key indexes are out of order");
+    expect_slot(head.slot, RecordType::index);
     expect(head.document == set_of_ && head.entries_covered == set_.entries_covered,
            "a key index of another set than those before it");
     set_.blobs.push_back(record_->body);
     set_.checksums.push_back(record_->header.body_checksum);
+    if (set_ends()) document.stored.indexes = std::move(set_);
+  }
+
+  void joint_index() {
+    const auto head = this->head<JointIndexHead>();
+    expect(head.documents >= 1 && head.documents <= documents_.size(), "it covers no or too many documents");
+    expect(record_->head.size() == sizeof head + head.documents * sizeof(CoveredDocument), "its head has a wrong size");
+    const auto* first = reinterpret_cast<const CoveredDocument*>(record_->head.data() + sizeof head);
+    const std::span<const CoveredDocument> covered(first, head.documents);
+    if (next_slot_ == 0) {
+      for (std::size_t i = 0; i < covered.size(); ++i) {
+        expect(i == 0 || covered[i].document > covered[i - 1].document,
+               "the documents that it covers are out of order");
+        expect_covers_whole(covered[i]);
+      }
+      joint_set_ = {{covered.begin(), covered.end()}, {}, {}, 0};
+    }
+    expect_slot(head.slot, RecordType::joint_index);
+    expect(std::ranges::equal(covered, joint_set_.documents), "a joint index of another set than those before it");
+    joint_set_.blobs.push_back(record_->body);
+    joint_set_.checksums.push_back(record_->header.body_checksum);
+    joint_set_.file_bytes += bytes_of_record();
+    if (set_ends()) contents_.joint_index = std::exchange(joint_set_, {});
+  }
+
+  void expect_covers_whole(const CoveredDocument& covered) const {
+    expect(covered.zero == 0, "unknown fields");
+    expect(covered.document < documents_.size(), "it covers an unknown document");
+    const Progress& document = documents_[covered.document];
+    expect(!document.stored.dropped, "it covers a document that was dropped");
+    expect(document.stored.complete, "it covers a document before its end");
+    expect(covered.entries >= 1 && covered.entries == document.entries, "it covers not all entries of a document");
+  }
+
+  /// The next record of a set of one for each memory layer and head, all in one commit.
+  void expect_slot(std::uint32_t slot, RecordType type) {
+    expect(slot == next_slot_, "key indexes are out of order");
+    set_type_ = type;
+  }
+  bool set_ends() {
     next_slot_ = (next_slot_ + 1) % index_slots_;
-    if (next_slot_ == 0) document.stored.indexes = std::move(set_);
+    return next_slot_ == 0;
   }
 
   void end_document() {
@@ -247,6 +290,7 @@ class Interpreter {
     dropped.windows = {};
     documents_[head.document].counts = {};
     dropped.indexes = {};
+    if (contents_.joint_index.covers(head.document)) contents_.joint_index = {};
   }
 
   const EntryShape& shape_;
@@ -257,10 +301,12 @@ class Interpreter {
   const std::filesystem::path& path_;
   const RecordView* record_ = nullptr;
   std::vector<Progress> documents_;
-  std::vector<StoredDocument> stored_;
-  // The set of key indexes being read: one record each, all in one commit.
+  Contents contents_;  // its documents when all is read
+  // The set of key indexes being read, of a document or joint ones.
+  RecordType set_type_ = RecordType::index;
   StoredIndexes set_;
   std::uint32_t set_of_ = 0;
+  StoredJointIndex joint_set_;
   std::size_t next_slot_ = 0;
 };
 
@@ -296,10 +342,10 @@ void verify_checksums(std::span<const RecordView> records, Parts parts, const st
   if (first < records.size()) damaged(path, fmt::format("{}: its checksum does not match", at(records[first])));
 }
 
-void verify_bodies(std::span<const DocumentBody> bodies, std::span<const std::byte> file,
+void verify_bodies(std::span<const NamedBody> bodies, std::span<const std::byte> file,
                    const std::filesystem::path& path) {
   std::uint64_t bytes = 0;
-  for (const DocumentBody& body : bodies) bytes += body.bytes.size();
+  for (const NamedBody& body : bodies) bytes += body.bytes.size();
   const std::size_t first = first_damaged(bodies.size(), bytes, [&](std::size_t i) {
     const bool intact = is_intact(bodies[i].bytes, bodies[i].checksum);
     if (bytes >= kBytesToLetGo) let_go(bodies[i].bytes);
@@ -310,8 +356,8 @@ void verify_bodies(std::span<const DocumentBody> bodies, std::span<const std::by
                             bodies[first].bytes.data() - file.data()));
 }
 
-std::vector<StoredDocument> interpret(std::span<const RecordView> records, const MemoryFileHeader& header,
-                                      std::uint32_t version, const std::filesystem::path& path) {
+Contents interpret(std::span<const RecordView> records, const MemoryFileHeader& header, std::uint32_t version,
+                   const std::filesystem::path& path) {
   Interpreter interpreter(header, version, path);
   for (const RecordView& record : records) interpreter.read(record);
   return interpreter.finish();

@@ -32,20 +32,24 @@ enum class Parts { heads, heads_and_bodies };
 /// record that is damaged.
 void verify_checksums(std::span<const RecordView> records, Parts parts, const std::filesystem::path& path);
 
-/// The body of a record that belongs to a document.
-struct DocumentBody {
+/// The body of a record, and what it is.
+struct NamedBody {
   std::string of;  // "window 3 of document 0"
   std::span<const std::byte> bytes;
   std::uint64_t checksum;
 };
 
 /// Verifies bodies and the zeros after them as verify_checksums() does. file: the bytes that they lie in.
-void verify_bodies(std::span<const DocumentBody> bodies, std::span<const std::byte> file,
+void verify_bodies(std::span<const NamedBody> bodies, std::span<const std::byte> file,
                    const std::filesystem::path& path);
 
+struct Contents {
+  std::vector<StoredDocument> documents;
+  StoredJointIndex joint_index;
+};
 /// What the records say, once their checksums are right; spans point into them. Throws InputError if they contradict
 /// the header or one another: a checksum finds damage, not a faulty or hostile writer.
-std::vector<StoredDocument> interpret(std::span<const RecordView> records, const MemoryFileHeader& header,
-                                      std::uint32_t version, const std::filesystem::path& path);
+Contents interpret(std::span<const RecordView> records, const MemoryFileHeader& header, std::uint32_t version,
+                   const std::filesystem::path& path);
 
 }  // namespace memlane::format

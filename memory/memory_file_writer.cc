@@ -200,6 +200,33 @@ void MemoryFileWriter::store_indexes(std::uint32_t document, std::size_t entries
   store(records);
 }
 
+void MemoryFileWriter::require_joint_indexes() const {
+  if (stored_.version() >= kJointVersion) return;
+  input_error(
+      "{}: a memory file of version {} cannot hold an index over several documents together; bring it to version {} "
+      "with `memlane memory compact` first, or index each document by itself (--each)",
+      file_.path().string(), stored_.version(), kVersion);
+}
+
+void MemoryFileWriter::store_joint_index(std::span<const std::uint32_t> documents,
+                                         std::span<const std::vector<std::byte>> blobs) {
+  require_joint_indexes();
+  const EntryShape& shape = stored_.header().shape;
+  MEMLANE_EXPECTS(!documents.empty() && blobs.size() == shape.layers.size() * shape.kv_heads);
+  std::vector<CoveredDocument> covered;
+  for (const std::uint32_t id : documents) {
+    MEMLANE_EXPECTS(id < documents_.size() && documents_[id].complete && !documents_[id].dropped);
+    MEMLANE_EXPECTS(documents_[id].entries > 0 && (covered.empty() || id > covered.back().document));
+    covered.push_back({id, 0, documents_[id].entries});
+  }
+  std::vector<Record> records;
+  for (std::size_t slot = 0; slot < blobs.size(); ++slot) {
+    const JointIndexHead head = {static_cast<std::uint32_t>(slot), static_cast<std::uint32_t>(covered.size())};
+    records.push_back({RecordType::joint_index, head_bytes(head, std::as_bytes(std::span(covered))), blobs[slot]});
+  }
+  store(records);
+}
+
 void MemoryFileWriter::end_document(std::uint32_t document) {
   Document& target = unfinished(document);
   MEMLANE_EXPECTS(target.entries == target.tokens);
@@ -213,7 +240,7 @@ void MemoryFileWriter::drop_documents(std::span<const std::uint32_t> documents) 
     input_error(
         "{}: a memory file of version {} cannot say that a document was dropped; bring it to version {} with `memlane "
         "memory compact` first",
-        file_.path().string(), stored_.version(), version_for(stored_.header()));
+        file_.path().string(), stored_.version(), kVersion);
   }
   std::vector<Record> records;
   for (const std::uint32_t document : documents) {

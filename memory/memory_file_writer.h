@@ -60,6 +60,13 @@ class MemoryFileWriter {
   void store_indexes(std::uint32_t document, std::size_t entries_covered,
                      std::span<const std::vector<std::byte>> blobs);
 
+  /// Stores a joint index over all entries of documents, replacing one stored before. It counts until one of them is
+  /// dropped. documents: ids, ascending, one or more, all complete, none empty or dropped. blobs: [memory layers * kv
+  /// heads], layer-major. Throws InputError if the file is of a version that has none.
+  void store_joint_index(std::span<const std::uint32_t> documents, std::span<const std::vector<std::byte>> blobs);
+  /// Throws that InputError, before an index is made for nothing.
+  void require_joint_indexes() const;
+
   /// Marks a document complete: all its planned tokens have entries. No window can follow.
   void end_document(std::uint32_t document);
 

@@ -13,8 +13,14 @@ EntryShape entry_shape(const ModelConfig& config, const MemorySettings& settings
 namespace {
 
 /// Everything that a session sees: given documents, and behind them its own.
-Memory memory_of(std::span<const DocumentMemory* const> documents, const DocumentMemory& own) {
+Memory memory_of(std::span<const DocumentMemory* const> documents, const JointIndex* joint, const DocumentMemory& own) {
   Memory all(own.shape(), own.lookup());
+  if (joint != nullptr) {
+    const std::size_t covered = joint->entries_of_documents().size();
+    MEMLANE_EXPECTS(covered <= documents.size());
+    all.add(documents.first(covered), *joint);
+    documents = documents.subspan(covered);
+  }
   for (const DocumentMemory* document : documents) all.add(*document);
   all.add(own);
   return all;
@@ -23,12 +29,12 @@ Memory memory_of(std::span<const DocumentMemory* const> documents, const Documen
 }  // namespace
 
 Session::Session(CpuExec& exec, const Model& model, const MemorySettings& settings, const Lookup& lookup,
-                 std::span<const DocumentMemory* const> documents)
+                 std::span<const DocumentMemory* const> documents, const JointIndex* joint)
     : exec_(exec),
       model_(model),
       settings_(settings),
       own_memory_(entry_shape(model.config, settings), lookup),
-      memory_(memory_of(documents, own_memory_)),
+      memory_(memory_of(documents, joint, own_memory_)),
       reads_until_(carries_over(settings) ? Until::local : Until::memory),
       engine_(exec, model, settings, memory_) {}
 

@@ -38,9 +38,10 @@ EntryShape entry_shape(const ModelConfig& config, const MemorySettings& settings
 /// prefix is one stretch of tokens, not cut into windows beforehand.
 class Session {
  public:
-  /// documents: whose memory is seen; they are not changed and must outlive the session, as exec and model.
+  /// documents: whose memory is seen; they are not changed and must outlive the session, as exec and model. joint: an
+  /// index over the first of them together, for the lookup ivf, which must outlive it, too; null for none.
   Session(CpuExec& exec, const Model& model, const MemorySettings& settings, const Lookup& lookup,
-          std::span<const DocumentMemory* const> documents = {});
+          std::span<const DocumentMemory* const> documents = {}, const JointIndex* joint = nullptr);
 
   /// One call. last_context_length: 1 ... window.
   /// logits: of the last logits.extent(0) tokens, [0 ... tokens, vocab].

@@ -147,13 +147,46 @@ std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const
   return documents;
 }
 
+bool joint_index_is_within(const MemoryFile& file, std::span<const std::uint32_t> ids) {
+  const std::vector<CoveredDocument>& covered = file.joint_index().documents;
+  return !covered.empty() && std::ranges::includes(ids, covered, {}, {}, &CoveredDocument::document);
+}
+
+bool has_joint_index_for(const MemoryFile& file, std::span<const std::uint32_t> ids, const Lookup& lookup) {
+  if (lookup.kind != Lookup::Kind::ivf || !joint_index_is_within(file, ids)) return false;
+  MEMLANE_EXPECTS(file.is_joint_index_verified());
+  return is_index_of(lookup, file.joint_index().blobs.front());
+}
+
+JointIndex load_joint_index(CpuExec& exec, const MemoryFile& file, const Lookup& lookup) {
+  MEMLANE_EXPECTS(file.is_joint_index_verified());
+  const StoredJointIndex& stored = file.joint_index();
+  std::vector<std::size_t> entries;
+  for (const CoveredDocument& document : stored.documents) entries.push_back(document.entries);
+  try {
+    return JointIndex::load(exec, file.header().shape, lookup, stored.blobs, std::move(entries));
+  } catch (const InputError& error) {
+    input_error("{}: {}", file.path().string(), error.what());
+  }
+}
+
 IndexBytes stored_index_bytes(const CpuExec& exec, const MemoryFile& file, std::span<const std::uint32_t> ids,
                               const Lookup& lookup) {
   IndexBytes bytes;
   if (!lookup.has_index()) return bytes;
   const EntryShape& shape = file.header().shape;
   std::size_t making = 0;
+  const bool joint = has_joint_index_for(file, ids, lookup);
+  if (joint) {
+    const StoredJointIndex& index = file.joint_index();
+    std::size_t all = 0;
+    for (const auto& blob : index.blobs) all += blob.size();
+    bytes.own =
+        index.blobs.size() * ListIndex::own_bytes_for(ListSettings::of(lookup), shape.head_dim, index.entries());
+    bytes.mapped = all - std::min(all, bytes.own);
+  }
   for (const std::uint32_t id : ids) {
+    if (joint && file.joint_index().covers(id)) continue;
     const StoredDocument& document = file.documents()[id];
     const std::size_t entries = document.entries(), all = index_bytes(shape, lookup, entries);
     const bool stored =

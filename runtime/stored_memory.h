@@ -10,6 +10,7 @@
 
 #include "kernels/exec.h"
 #include "memory/document_memory.h"
+#include "memory/joint_index.h"
 #include "memory/lookup.h"
 #include "memory/memory_file.h"
 #include "runtime/model.h"
@@ -44,7 +45,18 @@ DocumentMemory load_seen(const MemoryFile& file, const StoredDocument& document,
 std::vector<std::unique_ptr<DocumentMemory>> load_documents(CpuExec& exec, const MemoryFile& file,
                                                             std::span<const std::uint32_t> ids, const Lookup& lookup);
 
-/// What the key indexes that load_documents() gives documents take.
+/// Whether the joint index of a file serves a lookup when these documents are asked: made for it, over none but them.
+/// ids: ascending. The joint index must have been verified if it covers none but these.
+bool has_joint_index_for(const MemoryFile& file, std::span<const std::uint32_t> ids, const Lookup& lookup);
+
+/// Whether the joint index of a file covers none but these documents, ids ascending; false if there is none.
+bool joint_index_is_within(const MemoryFile& file, std::span<const std::uint32_t> ids);
+
+/// The joint index of a file, used where it lies in the file, which must outlive it. Throws InputError, naming the
+/// file, if it is no index for the lookup.
+JointIndex load_joint_index(CpuExec& exec, const MemoryFile& file, const Lookup& lookup);
+
+/// What the key indexes of documents take as load_documents() gives them, or the joint index where it serves.
 struct IndexBytes {
   std::size_t own = 0;     ///< of this process's, what is needed only while they are made included
   std::size_t mapped = 0;  ///< used where they lie in the file

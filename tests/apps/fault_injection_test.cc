@@ -99,6 +99,11 @@ TEST_F(FaultInjection, OfAnotherDocumentWithAnIndexLosesNothing) {
   expect_survival(ingest("m", {write("b.txt", story(9, 2))}), "m", Between::part_of_the_work);
 }
 
+TEST_F(FaultInjection, OfAJointIndexLosesNothing) {
+  prepare("m", {write("a.txt", story(9, 1)), write("b.txt", story(9, 2))});
+  expect_survival({"memory", "index", path("m"), "--quiet"}, "m", Between::nothing);
+}
+
 TEST_F(FaultInjection, OfDroppingLosesNothing) {
   prepare("m", {write("a.txt", story(9, 1)), write("b.txt", story(9, 2))});
   expect_survival({"memory", "drop", path("m"), "a.txt", "--json"}, "m", Between::nothing);

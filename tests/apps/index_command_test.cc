@@ -1,5 +1,13 @@
 // `memlane bench index` and `memlane memory index`.
 
+#include <signal.h>
+
+#include <chrono>
+#include <thread>
+
+#include "memory/joint_index.h"
+#include "memory/memory_file_format.h"
+#include "memory/memory_file_writer.h"
 #include "tests/apps/memory_state.h"
 
 namespace memlane {
@@ -80,14 +88,15 @@ class MemoryIndexCommand : public CommandTest {
   const Words lists_ = {"--index-parameters", "chunk=256,lists=8"};
 };
 
-TEST_F(MemoryIndexCommand, StoresWhatIngestWouldHave) {
+TEST_F(MemoryIndexCommand, OfEachDocumentStoresWhatIngestWouldHave) {
   write("a.txt", story(300, 1));
   write("b.txt", story(100, 2));
   ingest("m", {path("a.txt"), path("b.txt")});
   const MemoryState before = *state_of(path("m"));
-  const nlohmann::json report = json_of(index(lists_ + Words{"--json"}));
+  const nlohmann::json report = json_of(index(lists_ + Words{"--each", "--json"}));
   EXPECT_EQ(report.at("index"), "ivf");
   EXPECT_EQ(report.at("documents"), 2);
+  EXPECT_EQ(report.at("joint_documents"), 0);
   EXPECT_EQ(report.at("entries"), before.documents[0].tokens + before.documents[1].tokens);
   EXPECT_FALSE(report.at("interrupted"));
   const MemoryState after = *state_of(path("m"));
@@ -120,8 +129,254 @@ TEST_F(MemoryIndexCommand, DoesNothingASecondTimeAndGoesOnWithNewDocuments) {
   EXPECT_EQ(again.at("bytes"), 0);
   EXPECT_EQ(read_text(path("m")), once);
   ingest("m", {write("b.txt", story(100, 2))});
-  EXPECT_EQ(json_of(index(lists_ + Words{"--json"})).at("documents"), 1);
+  EXPECT_EQ(json_of(index(lists_ + Words{"--each", "--json"})).at("documents"), 1);
   EXPECT_EQ(json_of(index({"--index", "int8", "--json"})).at("documents"), 2) << "other lists take their place";
+}
+
+/// A memory of three documents of a few hundred tokens.
+class JointIndexCommand : public MemoryIndexCommand {
+ protected:
+  void SetUp() override {
+    for (const unsigned seed : {1U, 2U, 3U}) {
+      documents_.push_back(write(std::to_string(seed) + ".txt", story(100 + 60 * seed, seed)));
+    }
+    ingest("m", documents_);
+  }
+  StoredJointIndex joint() const { return MemoryFile::open(path("m")).joint_index(); }
+  std::size_t own_indexes() const {
+    const MemoryState state = *state_of(path("m"));
+    return static_cast<std::size_t>(std::ranges::count_if(
+        state.documents, [](const MemoryState::Document& document) { return !document.indexes.empty(); }));
+  }
+  /// The answer to a question. By default every list is scanned, and what int8 might hide is scored again.
+  nlohmann::json answer(const Words& flags,
+                        const std::string& parameters = "chunk=256,lists=8,probes=1000000,rerank=100") const {
+    const Words ivf = {"--index", "ivf", "--top-k", "16", "--index-parameters", parameters, "--json"};
+    return json_of(ask_words("m", "Once upon a time", ivf + flags));
+  }
+  nlohmann::json exact_answer(const Words& flags, const std::string& memory = "m") const {
+    return json_of(ask_words(memory, "Once upon a time", Words{"--index", "exact", "--top-k", "16", "--json"} + flags));
+  }
+
+  Words documents_;
+};
+
+TEST_F(JointIndexCommand, CoversAllDocumentsTogetherAndAnswersAsAnExactSearch) {
+  const nlohmann::json exact = exact_answer({});
+  const nlohmann::json report = json_of(index(lists_ + Words{"--json"}));
+  EXPECT_EQ(report.at("documents"), 3);
+  EXPECT_EQ(report.at("joint_documents"), 3);
+  EXPECT_EQ(report.at("entries"), exact.at("memory_entries"));
+  EXPECT_GT(report.at("bytes"), 0);
+  EXPECT_FALSE(report.at("interrupted"));
+  EXPECT_EQ(own_indexes(), 0U);
+  EXPECT_EQ(joint().documents.size(), 3U);
+  EXPECT_EQ(joint().blobs.size(), 8U) << "2 layers of 4 heads";
+  const nlohmann::json found = answer({});
+  EXPECT_EQ(found.at("ids"), exact.at("ids"));
+  EXPECT_EQ(found.at("documents"), 3);
+  EXPECT_EQ(found.at("joint_documents"), 3);
+  EXPECT_EQ(found.at("memory_entries"), exact.at("memory_entries"));
+  const nlohmann::json few = answer({}, "chunk=256,lists=8,probes=3");
+  EXPECT_LT(few.at("keys_scanned_per_query"), few.at("memory_entries"));
+  const Words restricted = {"--documents", "1.txt,2.txt,3.txt"};
+  EXPECT_EQ(answer(restricted).at("ids"), exact.at("ids"));
+  EXPECT_EQ(answer(restricted).at("joint_documents"), 3);
+}
+
+TEST_F(JointIndexCommand, DoesNothingASecondTimeAndCoversNewDocumentsOnceAskedTo) {
+  ASSERT_EQ(run(index(lists_)).exit_code, 0);
+  const std::string once = read_text(path("m"));
+  const nlohmann::json again = json_of(index(lists_ + Words{"--json"}));
+  EXPECT_EQ(again.at("documents"), 0);
+  EXPECT_EQ(again.at("joint_documents"), 3);
+  EXPECT_EQ(again.at("bytes"), 0);
+  EXPECT_EQ(read_text(path("m")), once);
+  // A new document has lists of its own beside the joint ones.
+  ingest("m", {write("4.txt", story(90, 4))});
+  EXPECT_EQ(joint().documents.size(), 3U);
+  EXPECT_EQ(answer({}).at("ids"), exact_answer({}).at("ids"));
+  const Words sources = {"--sources=3"};
+  EXPECT_EQ(answer(sources).at("sources").at("documents").size(), 4U);
+  EXPECT_EQ(json_of(index(lists_ + Words{"--json"})).at("joint_documents"), 4);
+  EXPECT_EQ(joint().documents.size(), 4U);
+  EXPECT_EQ(answer({}).at("ids"), exact_answer({}).at("ids"));
+  // Other lists take the place of those.
+  EXPECT_EQ(json_of(index({"--index-parameters", "chunk=128,lists=8", "--json"})).at("documents"), 4);
+}
+
+TEST_F(JointIndexCommand, GivesWayWhereNotAllOfItsDocumentsAreAsked) {
+  ASSERT_EQ(run(index(lists_)).exit_code, 0);
+  for (const char* documents : {"1.txt", "2.txt,3.txt"}) {
+    const Words some = {"--documents", documents};
+    EXPECT_EQ(answer(some).at("ids"), exact_answer(some).at("ids")) << documents;
+    EXPECT_EQ(answer(some).at("joint_documents"), 0);
+  }
+  // A question to two of them is that to a memory without a joint index.
+  const Words two = {"--documents", "2.txt,3.txt"};
+  const nlohmann::json with = answer(two, "chunk=256,lists=8,probes=3");
+  std::filesystem::remove(path("m"));
+  ingest("m", documents_);
+  EXPECT_EQ(answer(two, "chunk=256,lists=8,probes=3").at("ids"), with.at("ids"));
+}
+
+TEST_F(JointIndexCommand, KeepsOwnListsAndServesOtherLookupsNot) {
+  ASSERT_EQ(run(index(lists_ + Words{"--each"})).exit_code, 0);
+  EXPECT_EQ(own_indexes(), 3U);
+  EXPECT_TRUE(joint().empty());
+  ASSERT_EQ(run(index(lists_)).exit_code, 0);
+  EXPECT_EQ(own_indexes(), 3U);
+  EXPECT_EQ(joint().documents.size(), 3U);
+  EXPECT_EQ(json_of(index({"--index", "int8", "--json"})).at("documents"), 3);
+  EXPECT_EQ(joint().documents.size(), 3U);
+  for (const char* lookup : {"int8", "exact"}) {
+    const Words flags = {"--index", lookup, "--top-k", "16", "--json"};
+    EXPECT_EQ(json_of(ask_words("m", "Once upon a time", flags)).at("documents"), 3);
+  }
+  // Lists of other sizes than asked for are not used.
+  const nlohmann::json others = answer({}, "chunk=64,lists=8,probes=1000000,rerank=100");
+  EXPECT_EQ(others.at("ids"), exact_answer({}).at("ids"));
+  EXPECT_EQ(others.at("joint_documents"), 0);
+}
+
+TEST_F(JointIndexCommand, SaysWhereTheAttentionWent) {
+  ASSERT_EQ(run(index(lists_)).exit_code, 0);
+  ingest("m", {write("0.txt", story(90, 4))});
+  const nlohmann::json joint = answer({"--sources=3"}).at("sources");
+  const nlohmann::json exact = exact_answer({"--sources=3"}).at("sources");
+  ASSERT_EQ(joint.at("documents").size(), 4U);
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(joint.at("documents")[i].at("name"), exact.at("documents")[i].at("name"));
+    EXPECT_NEAR(joint.at("documents")[i].at("weight"), exact.at("documents")[i].at("weight"), 1e-4);
+  }
+  EXPECT_EQ(joint.at("spans")[0].at("byte_begin"), exact.at("spans")[0].at("byte_begin"));
+}
+
+TEST_F(JointIndexCommand, PutsCoveredDocumentsFirstAndNamesThemRightly) {
+  // The document that is not covered has the smallest id.
+  {
+    MemoryFileWriter writer = MemoryFileWriter::append_to(path("m"));
+    CpuExec exec(std::size_t{1});
+    Lookup lookup = Lookup::named("ivf");
+    lookup.parameters = "chunk=256,lists=8";
+    std::vector<DocumentMemory> memories;
+    for (const std::uint32_t id : {1U, 2U}) {
+      memories.emplace_back(writer.stored().header().shape, Lookup());
+      for (const StoredWindow& window : writer.stored().documents()[id].windows) {
+        memories.back().append(Segment(writer.stored().header().shape, window.count, window.entries));
+      }
+    }
+    const std::vector<const DocumentMemory*> covered = {&memories[0], &memories[1]};
+    writer.store_joint_index(std::vector<std::uint32_t>{1, 2}, JointIndex::make(exec, covered, lookup).save());
+  }
+  // The same documents in the order in which they are seen: of equal keys, as all have at their start, the first count.
+  ingest("n", {documents_[1], documents_[2], documents_[0]});
+  const nlohmann::json joint = answer({"--sources=3"}), exact = exact_answer({"--sources=3"}, "n");
+  EXPECT_EQ(joint.at("ids"), exact.at("ids"));
+  EXPECT_EQ(joint.at("joint_documents"), 2);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const nlohmann::json &found = joint.at("sources").at("documents")[i],
+                         &expected = exact.at("sources").at("documents")[i];
+    EXPECT_EQ(found.at("name"), expected.at("name"));
+    EXPECT_EQ(found.at("document"), (i + 1) % 3);
+    EXPECT_NEAR(found.at("weight"), expected.at("weight"), 1e-4);
+  }
+}
+
+TEST_F(JointIndexCommand, IsVerifiedWhereItIsUsedAndCountedInThePlan) {
+  const std::size_t planned = answer({}, "chunk=256,lists=8").at("planned_memory_bytes");
+  ASSERT_EQ(run(index(lists_)).exit_code, 0);
+  const nlohmann::json stored = answer({}, "chunk=256,lists=8");
+  EXPECT_EQ(stored.at("joint_documents"), 3);
+  EXPECT_LT(stored.at("planned_memory_bytes"), planned) << "nothing is made";
+
+  const MemoryFile file = MemoryFile::open(path("m"));
+  std::string bytes = read_text(path("m"));
+  const auto blob = file.joint_index().blobs[5];
+  const std::string_view sought(reinterpret_cast<const char*>(blob.data()), blob.size());
+  const std::size_t at = bytes.find(sought);
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + 1000] = static_cast<char>(bytes[at + 1000] ^ 1);
+  write("m", bytes);
+  const Words ivf = {"--index", "ivf", "--index-parameters", "chunk=256,lists=8", "--documents"};
+  EXPECT_EQ(run(ask_words("m", "Once", ivf + Words{"1.txt,2.txt"})).exit_code, 0) << "it is not used";
+  expect_refused(ask_words("m", "Once", ivf + Words{"1.txt,2.txt,3.txt"}), {path("m"), "damaged: joint index 5"});
+  expect_refused(ask_words("m", "Once"), {path("m"), "damaged"});
+}
+
+TEST_F(JointIndexCommand, IsTold) {
+  ASSERT_EQ(run(index(lists_)).exit_code, 0);
+  const nlohmann::json info = json_of({"info", path("m"), "--json"});
+  EXPECT_EQ(info.at("joint_documents"), 3);
+  EXPECT_GT(info.at("joint_index_bytes"), 1000);
+  const nlohmann::json list = json_of({"memory", "list", path("m"), "--json"});
+  EXPECT_EQ(list.at("joint_documents"), 3);
+  EXPECT_EQ(list.at("joint_index_bytes"), info.at("joint_index_bytes"));
+  const std::string table = run({"memory", "list", path("m")}).out;
+  EXPECT_THAT(table, HasSubstr("joint index over 3 documents"));
+  EXPECT_THAT(table, ::testing::Not(HasSubstr("memory compact"))) << "nothing to gain";
+}
+
+TEST_F(JointIndexCommand, IsLeftOutByCompactAndMergeWhichSaySo) {
+  ASSERT_EQ(run(index(lists_)).exit_code, 0);
+  const Outcome nothing = run({"memory", "compact", path("m"), "--quiet"});
+  EXPECT_EQ(nothing.err, "") << "a joint index alone is nothing to gain";
+  EXPECT_EQ(joint().documents.size(), 3U);
+  const Outcome merged = run({"memory", "merge", path("into"), path("m"), "--quiet"});
+  EXPECT_EQ(merged.exit_code, 0);
+  EXPECT_THAT(merged.err, HasSubstr("`memlane memory index " + path("into") + "`"));
+  EXPECT_TRUE(MemoryFile::open(path("into")).joint_index().empty());
+
+  const Outcome dropped = run({"memory", "drop", path("m"), "2.txt"});
+  EXPECT_THAT(dropped.err, HasSubstr("`memlane memory index " + path("m") + "`"));
+  EXPECT_TRUE(joint().empty());
+  EXPECT_EQ(answer({}).at("ids"), exact_answer({}).at("ids"));
+  ASSERT_EQ(run(index(lists_)).exit_code, 0);
+  EXPECT_EQ(joint().documents.size(), 2U);
+  const Outcome compacted = run({"memory", "compact", path("m"), "--quiet"});
+  EXPECT_EQ(compacted.exit_code, 0);
+  EXPECT_THAT(compacted.err, HasSubstr("`memlane memory index " + path("m") + "`"));
+  EXPECT_EQ(std::count(compacted.err.begin(), compacted.err.end(), '\n'), 1);
+  EXPECT_TRUE(joint().empty());
+  EXPECT_EQ(json_of(index(lists_ + Words{"--json"})).at("joint_documents"), 2);
+}
+
+TEST_F(JointIndexCommand, IsRefusedByAFileOfAnOlderVersion) {
+  // The same documents in a file of version 2.
+  {
+    const MemoryFile file = MemoryFile::open(path("m"));
+    const auto start = format::empty_file(file.header(), 2);
+    write("old", {reinterpret_cast<const char*>(start.data()), start.size()});
+    MemoryFileWriter writer = MemoryFileWriter::append_to(path("old"));
+    for (const StoredDocument& document : file.documents()) writer.copy_document(document);
+  }
+  const Words old = Words{"memory", "index", path("old"), "--quiet"} + lists_;
+  expect_refused(old, {path("old"), "version 2", "memlane memory compact", "--each"});
+  EXPECT_EQ(run(old + Words{"--each"}).exit_code, 0);
+  ASSERT_EQ(run({"memory", "compact", path("old"), "--quiet"}).exit_code, 0);
+  EXPECT_EQ(json_of(old + Words{"--json"}).at("joint_documents"), 3);
+}
+
+TEST_F(JointIndexCommand, IsThereWholeOrNotAtAllWhereverItIsStopped) {
+  const std::string before = read_text(path("m"));
+  bool interrupted = false, finished = false;
+  for (int milliseconds = 5; milliseconds < 20000 && !(interrupted && finished); milliseconds *= 2) {
+    write("m", before);
+    Program program(Invocation{.arguments = index(lists_)});
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+    program.send(SIGINT);
+    const Outcome outcome = program.finish();
+    if (outcome.exit_code == 0) {
+      finished = true;
+      EXPECT_EQ(joint().documents.size(), 3U);
+    } else {
+      interrupted = true;
+      EXPECT_EQ(read_text(path("m")), before) << outcome.err;
+    }
+    EXPECT_EQ(run(index(lists_)).exit_code, 0);
+    EXPECT_EQ(joint().documents.size(), 3U);
+  }
+  EXPECT_TRUE(interrupted && finished);
 }
 
 TEST_F(MemoryIndexCommand, RefusesWhatCannotBe) {

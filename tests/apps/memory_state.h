@@ -23,6 +23,7 @@ struct MemoryState {
     bool operator==(const Document&) const = default;
   };
   std::vector<Document> documents;
+  std::vector<std::uint64_t> joint_index;  ///< checksums
   bool operator==(const MemoryState&) const = default;
 
   /// Whether work on this state leads to `later`: everything is there, or there as far as it was done.
@@ -54,6 +55,7 @@ inline std::optional<MemoryState> state_of(const std::string& path) {
     for (const StoredWindow& window : stored.windows) document.windows.push_back(window.checksum);
     document.indexes = stored.indexes.checksums;
   }
+  state.joint_index = file.joint_index().checksums;
   return state;
 }
 

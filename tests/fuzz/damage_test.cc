@@ -85,6 +85,7 @@ TEST_F(DamagedMemoryFile, IsDetectedOrReadAsItWasWhereOnlySomeDocumentsAreVerifi
     const bool read = fuzz::accepts([&] {
       MemoryFile file = MemoryFile::open_heads(path());
       file.verify({{1}});
+      file.verify_joint_index();
       ASSERT_THAT(contents(file), ::testing::HasSubstr(play)) << i;
     });
     detected += read ? 0U : 1U;

@@ -93,6 +93,14 @@ void use(const MemoryFile& memory) {
     }
     for (const auto& blob : document.indexes.blobs) read_all(blob);
   }
+  const StoredJointIndex& joint = memory.joint_index();
+  MEMLANE_EXPECTS(joint.blobs.size() == (joint.empty() ? 0 : shape.layers.size() * shape.kv_heads));
+  MEMLANE_EXPECTS(memory.is_joint_index_verified());
+  for (const CoveredDocument& covered : joint.documents) {
+    const StoredDocument& document = memory.documents().at(covered.document);
+    MEMLANE_EXPECTS(document.complete && !document.dropped && document.entries() == covered.entries);
+  }
+  for (const auto& blob : joint.blobs) read_all(blob);
 }
 
 std::size_t kept_documents(const MemoryFile& memory) {
@@ -139,6 +147,7 @@ void try_file(Input bytes) {
     std::vector<std::uint32_t> all(memory.documents().size());
     std::iota(all.begin(), all.end(), 0U);
     memory.verify(all);
+    memory.verify_joint_index();
     use(memory);
   });
   std::size_t documents = 0;

@@ -59,7 +59,7 @@ TEST_F(MemoryFileDamageTest, SaysHowManyBytesATruncatedFileLacks) {
 }
 
 TEST_F(MemoryFileDamageTest, NamesTheDamagedRecord) {
-  EXPECT_THAT(refusal_with(good_.size() - 10, std::byte{1}), HasSubstr("damaged: record 19 at byte"));
+  EXPECT_THAT(refusal_with(good_.size() - 10, std::byte{1}), HasSubstr("damaged: record 23 at byte"));
 }
 
 TEST_F(MemoryFileDamageTest, NamesTheFirstDamagedRecordOfALargeFile) {
@@ -123,8 +123,8 @@ TEST_F(PartlyVerifiedFileTest, RefusesAnyFlippedByteButInBulkOfOtherDocuments) {
   const EntryShape shape = header().shape;
   const auto entries = [&](std::size_t count) { return shape.segment_bytes(count); };
   constexpr std::size_t kIndexes = 4 * std::size_t{64};  // each shorter than a line
-  EXPECT_EQ(unseen_changes(0, "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'."), entries(4) + entries(1) + kIndexes);
-  EXPECT_EQ(unseen_changes(1, "play: 50 51 52 53"), entries(4) + entries(2) + entries(1) + 2 * kIndexes);
+  EXPECT_EQ(unseen_changes(0, "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'."), entries(4) + entries(1) + 2 * kIndexes);
+  EXPECT_EQ(unseen_changes(1, "play: 50 51 52 53"), entries(4) + entries(2) + entries(1) + 3 * kIndexes);
 }
 
 TEST_F(PartlyVerifiedFileTest, RefusesAnyTruncation) {
@@ -165,8 +165,8 @@ TEST_F(MemoryFileDamageTest, IsNotAppendedTo) {
 }
 
 TEST_F(MemoryFileDamageTest, RefusesAnotherVersionNamingBoth) {
-  EXPECT_THAT(refusal_with(8, std::byte{6}),
-              HasSubstr("memory file of version 4, but this memlane reads versions 1 to 3"));
+  EXPECT_THAT(refusal_with(8, std::byte{1}),
+              HasSubstr("memory file of version 5, but this memlane reads versions 1 to 4"));
 }
 
 TEST_F(MemoryFileDamageTest, RefusesRecordsOfAnotherFile) {

@@ -98,7 +98,8 @@ class MemoryFileTest : public testing::Test {
   }
 
   /// What a file holds, as "name: 0 1 2 3 | 4 5, index of 4 'text 0'." (a full stop: complete), one document a line.
-  /// Of one that was dropped there must be nothing left but "name: dropped".
+  /// Of one that was dropped there must be nothing left but "name: dropped". Then "joint index of 6 in 0, 'text 0'" if
+  /// there is one.
   static std::string contents(const MemoryFile& memory) {
     std::string text;
     for (const StoredDocument& document : memory.documents()) {
@@ -115,6 +116,14 @@ class MemoryFileTest : public testing::Test {
       if (document.dropped) text += " dropped";
       text += document.complete && !document.dropped ? ".\n" : "\n";
     }
+    if (const StoredJointIndex& joint = memory.joint_index(); !joint.empty()) {
+      const auto blob = joint.blobs.front();
+      text += "joint index of";
+      for (const CoveredDocument& covered : joint.documents) {
+        text += fmt::format(" {} in {},", covered.entries, covered.document);
+      }
+      text += fmt::format(" '{}'\n", std::string_view(reinterpret_cast<const char*>(blob.data()), blob.size()));
+    }
     return text;
   }
   static std::string contents(const std::filesystem::path& path) { return contents(MemoryFile::open(path)); }
@@ -127,7 +136,7 @@ class MemoryFileTest : public testing::Test {
 
   using Step = std::function<void(MemoryFileWriter&)>;
   /// What is done to write a small file with something of everything: a complete document with an index, an unfinished
-  /// one, and two that are dropped.
+  /// one, two that are dropped, and joint indexes.
   static std::vector<Step> steps() {
     return {[](MemoryFileWriter& writer) { writer.begin_document(document("novel", 6)); },
             [](MemoryFileWriter& writer) { append(writer, 0, 0, 4); },
@@ -143,12 +152,15 @@ class MemoryFileTest : public testing::Test {
             [](MemoryFileWriter& writer) { writer.begin_document(document("notes", 8)); },
             [](MemoryFileWriter& writer) {
               writer.drop_documents(std::vector<std::uint32_t>{2, 3});
-            }};
+            },
+            [](MemoryFileWriter& writer) { writer.store_joint_index(std::vector<std::uint32_t>{0}, blobs("joint")); }};
   }
   /// So many of them are possible in the first version of the format.
   static constexpr std::size_t kStepsOfVersionOne = 7;
+  static constexpr std::size_t kStepsOfVersionTwo = 13;
   static constexpr std::string_view kSmallFile =
-      "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'.\nplay: 50 51 52 53\ndraft: dropped\nnotes: dropped\n";
+      "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'.\nplay: 50 51 52 53\ndraft: dropped\nnotes: dropped\n"
+      "joint index of 6 in 0, 'joint 0'\n";
 
   static void write_small_file(const std::filesystem::path& path) {
     MemoryFileWriter writer = MemoryFileWriter::create(path, header());

@@ -77,6 +77,12 @@ class Forgery {
   Forgery& index(std::uint32_t document, std::uint32_t slot, std::uint64_t covered) {
     return add(RecordType::index, IndexHead{document, slot, covered}, {}, 10);
   }
+  /// A record of a joint index that covers documents; `rest` follows them.
+  Forgery& joint(std::uint32_t slot, const std::vector<CoveredDocument>& covered, std::string_view rest = {}) {
+    const std::string listed(reinterpret_cast<const char*>(covered.data()), covered.size() * sizeof(CoveredDocument));
+    return add(RecordType::joint_index, JointIndexHead{slot, static_cast<std::uint32_t>(covered.size())},
+               listed + std::string(rest), 10);
+  }
   Forgery& commit(const std::function<void(Commit&)>& change) {
     change(commit_);
     return *this;
@@ -229,6 +235,89 @@ TEST_F(MemoryFileForgeryTest, RefusesDropsOutOfPlace) {
   EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("unknown fields"));
   forged = Forgery(header_to_json(header()), 1).begin(0).drop(0);
   EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("unknown type 5"));
+}
+
+/// Joint indexes of documents 0, 1 and 2 of 2 entries each, of which 1 is not complete.
+class ForgeryOfJointIndexes : public MemoryFileForgeryTest {
+ protected:
+  using Covered = std::vector<CoveredDocument>;
+  static Forgery three(std::uint32_t version = kVersion) {
+    Forgery forged(header_to_json(header()), version);
+    for (std::uint32_t id = 0; id < 3; ++id) {
+      forged.begin(id, id == 1 ? 100 : 2).window(id, 0, 2, 2, entry_bytes(2));
+      if (id != 1) forged.add(RecordType::end_document, EndDocumentHead{id, 0, 2});
+    }
+    return forged;
+  }
+  std::string refusal_of_covered(const Covered& covered) {
+    Forgery forged = three();
+    return refusal_of_forgery(forged.joint(0, covered).joint(1, covered).joint(2, covered).joint(3, covered));
+  }
+};
+
+TEST_F(ForgeryOfJointIndexes, AreAcceptedIfTheyMakeSense) {
+  const Covered both = {{0, 0, 2}, {2, 0, 2}};
+  three().joint(0, both).joint(1, both).joint(2, both).joint(3, both).write(path());
+  const MemoryFile file = MemoryFile::open(path());
+  EXPECT_EQ(file.joint_index().documents, both);
+  EXPECT_EQ(file.joint_index().blobs.size(), 4U);
+}
+
+TEST_F(ForgeryOfJointIndexes, AreRefusedIfTheyDoNotCoverWholeDocuments) {
+  EXPECT_THAT(refusal_of_covered({}), HasSubstr("covers no or too many documents"));
+  EXPECT_THAT(refusal_of_covered({{0, 0, 2}, {0, 0, 2}}), HasSubstr("out of order"));
+  EXPECT_THAT(refusal_of_covered({{2, 0, 2}, {0, 0, 2}}), HasSubstr("out of order"));
+  EXPECT_THAT(refusal_of_covered({{0, 0, 2}, {3, 0, 2}}), HasSubstr("covers an unknown document"));
+  EXPECT_THAT(refusal_of_covered({{0xFFFFFFFF, 0, 2}}), HasSubstr("covers an unknown document"));
+  EXPECT_THAT(refusal_of_covered({{0, 1, 2}}), HasSubstr("unknown fields"));
+  EXPECT_THAT(refusal_of_covered({{0, 0, 2}, {1, 0, 2}}), HasSubstr("covers a document before its end"));
+  for (const std::uint64_t entries : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{3}, kHuge}) {
+    EXPECT_THAT(refusal_of_covered({{0, 0, entries}}), HasSubstr("covers not all entries of a document"));
+  }
+  const Covered all = {{0, 0, 2}, {1, 0, 2}, {2, 0, 2}, {3, 0, 2}};
+  EXPECT_THAT(refusal_of_covered(all), HasSubstr("covers no or too many documents"));
+  Forgery forged = three().drop(2).joint(0, {{0, 0, 2}, {2, 0, 2}});
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("covers a document that was dropped"));
+  forged = three().begin(3, 0).add(RecordType::end_document, EndDocumentHead{3, 0, 0}).joint(0, {{3, 0, 0}});
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("covers not all entries of a document"));
+}
+
+TEST_F(ForgeryOfJointIndexes, AreRefusedIfTheirHeadsHaveWrongSizes) {
+  for (const std::uint32_t documents : {2U, 3U, 4U, 0xFFFFFFFFU}) {
+    Forgery forged = three().add(RecordType::joint_index, JointIndexHead{0, documents}, std::string(16, '\0'), 10);
+    EXPECT_THAT(refusal_of_forgery(forged), HasSubstr(documents <= 3 ? "head has a wrong size" : "too many documents"));
+  }
+  Forgery forged = three().joint(0, {{0, 0, 2}}, "x");
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("head has a wrong size"));
+  forged = three().add(RecordType::joint_index, std::uint32_t{0});
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("head is too short"));
+}
+
+TEST_F(ForgeryOfJointIndexes, AreRefusedIfTheirSetIsIncomplete) {
+  const Covered one = {{0, 0, 2}}, other = {{2, 0, 2}};
+  Forgery forged = three().joint(0, one).joint(1, one);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("ends within a set of key indexes"));
+  forged = three().joint(0, one).begin(3);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("an incomplete set of key indexes"));
+  forged = three().joint(0, one).index(0, 1, 2);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("an incomplete set of key indexes"));
+  forged = three().index(0, 0, 2).joint(1, one);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("an incomplete set of key indexes"));
+  forged = three().joint(0, one).drop(0);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("an incomplete set of key indexes"));
+  forged = three().joint(1, one);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("out of order"));
+  forged = three().joint(0, one).joint(2, one);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("out of order"));
+  forged = three().joint(0, one).joint(1, other);
+  EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("another set"));
+}
+
+TEST_F(ForgeryOfJointIndexes, AreUnknownToOlderVersions) {
+  for (const std::uint32_t version : {1U, 2U, 3U}) {
+    Forgery forged = three(version).joint(0, {{0, 0, 2}});
+    EXPECT_THAT(refusal_of_forgery(forged), HasSubstr("unknown type 6"));
+  }
 }
 
 TEST_F(MemoryFileForgeryTest, RefusesCommitsThatDoNotFit) {

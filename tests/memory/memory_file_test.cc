@@ -76,7 +76,7 @@ TEST_F(MemoryFileTest, GoesOnWhereAnEarlierWriterStopped) {
   }
   EXPECT_EQ(contents(path()),
             "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'.\nplay: 50 51 52 53 | 54 55 56 57 | 58.\ndraft: dropped\n"
-            "notes: dropped\npoem:\n");
+            "notes: dropped\npoem:\njoint index of 6 in 0, 'joint 0'\n");
 }
 
 TEST_F(MemoryFileTest, StaysMappedWhenItIsMoved) {
@@ -113,8 +113,20 @@ TEST_F(MemoryFileTest, HasTheSameDigestForTheSameContents) {
   EXPECT_NE(first.commit().digest, MemoryFile::open(path()).commit().digest);
 }
 
-TEST_F(MemoryFileTest, IsTheSameBytesAsEverInVersionTwo) {
+TEST_F(MemoryFileTest, IsTheSameBytesAsEverInVersionFour) {
   write_small_file(path());
+  EXPECT_EQ(MemoryFile::open(path()).version(), 4U);
+  EXPECT_EQ(fmt::format("{:016x}", checksum(read(path()))), "ca7da27c34b24ef8")
+      << "the format changed: give it another version";
+}
+
+TEST_F(MemoryFileTest, IsTheSameBytesAsEverInVersionTwo) {
+  write(path(), format::empty_file(header(), 2));
+  {
+    MemoryFileWriter writer = MemoryFileWriter::append_to(path());
+    const std::vector<Step> all = steps();
+    for (std::size_t step = 0; step < kStepsOfVersionTwo; ++step) all[step](writer);
+  }
   EXPECT_EQ(fmt::format("{:016x}", checksum(read(path()))), "6a2a1e2aabf0d527")
       << "the format changed: give it another version";
 }
@@ -144,7 +156,7 @@ TEST_F(MemoryFileOfVersionOneTest, DropsNothingBeforeItIsCompacted) {
   EXPECT_EQ(contents(path()), kContents);
   EXPECT_TRUE(gains_from_compaction(MemoryFile::open(path())));
   compact(path());
-  EXPECT_EQ(MemoryFile::open(path()).version(), 2U);
+  EXPECT_EQ(MemoryFile::open(path()).version(), 4U);
   EXPECT_EQ(contents(path()), kContents);
   MemoryFileWriter::append_to(path()).drop_documents(second);
   EXPECT_EQ(contents(path()), "novel: 0 1 2 3 | 4 5, index of 6 'flat 0'.\nplay: dropped\n");
