@@ -55,7 +55,7 @@ struct MemoryIndexPlan {
   std::vector<const StoredDocument*> alone;  ///< get lists of their own
   std::vector<std::uint32_t> together;       ///< get a joint index
   std::size_t entries = 0;                   ///< of both
-  std::size_t joint_bytes = 0;               ///< of the joint index, about
+  std::size_t joint_bytes = 0;               ///< that making the joint index takes, about
   std::size_t bytes = 0;                     ///< of all indexes, about
 
   bool empty() const { return alone.empty() && together.empty(); }
@@ -84,7 +84,8 @@ MemoryIndexPlan plan_of(const MemoryFile& file, const MemoryIndexOptions& option
       plan.together.clear();
     } else {
       plan.entries = entries;
-      plan.joint_bytes = plan.bytes = index_bytes(shape, lookup, entries);
+      plan.bytes = index_bytes(shape, lookup, entries);
+      plan.joint_bytes = joint_index_making_bytes(shape, lookup, options.threads, entries);
     }
   }
   for (const StoredDocument* document : all) {
@@ -104,10 +105,12 @@ void store_joint_index(CpuExec& exec, MemoryFileWriter& writer, const MemoryInde
   std::vector<const DocumentMemory*> pointers;
   for (const auto& document : documents) pointers.push_back(document.get());
   const std::size_t entries = entries_of(file, plan.together);
-  const std::size_t indexes = file.header().shape.layers.size() * file.header().shape.kv_heads;
-  JointIndex joint =
-      JointIndex::make(exec, pointers, lookup, [&](std::size_t made) { progress(entries / indexes * made); });
-  writer.store_joint_index(plan.together, std::move(joint).save());
+  JointIndexMaker maker(exec, pointers, lookup);
+  std::size_t made = 0;
+  writer.store_joint_index(plan.together, [&] {
+    progress(entries / maker.size() * made++);
+    return maker.next();
+  });
 }
 
 int index(const MemoryIndexOptions& options) {

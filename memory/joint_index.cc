@@ -1,7 +1,7 @@
 #include "memory/joint_index.h"
 
+#include <algorithm>
 #include <limits>
-#include <mutex>
 #include <numeric>
 #include <utility>
 
@@ -14,32 +14,6 @@ JointIndex::JointIndex(std::size_t indexes, std::size_t kv_heads, std::vector<st
       of_documents_(std::move(entries)),
       entries_(std::accumulate(of_documents_.begin(), of_documents_.end(), std::size_t{0})),
       indexes_(indexes) {}
-
-JointIndex JointIndex::make(CpuExec& exec, std::span<const DocumentMemory* const> documents, const Lookup& lookup,
-                            const Progress& progress) {
-  MEMLANE_EXPECTS(lookup.kind == Lookup::Kind::ivf && !documents.empty());
-  const EntryShape& shape = documents.front()->shape();
-  std::vector<std::size_t> entries;
-  for (const DocumentMemory* document : documents) {
-    MEMLANE_EXPECTS(document->shape() == shape && document->entries() > 0);
-    entries.push_back(document->entries());
-  }
-  JointIndex joint(shape.layers.size() * shape.kv_heads, shape.kv_heads, std::move(entries));
-  MEMLANE_EXPECTS(joint.entries_ <= std::numeric_limits<std::uint32_t>::max());  // as lists number them
-  std::mutex mutex;
-  std::size_t made = 0;
-  exec.pool().run(joint.indexes_.size(), [&](std::size_t item, std::size_t) {
-    std::vector<EntryBlock> blocks;
-    for (const DocumentMemory* document : documents) {
-      const auto of_document = document->blocks(item / shape.kv_heads, item % shape.kv_heads);
-      blocks.insert(blocks.end(), of_document.begin(), of_document.end());
-    }
-    joint.indexes_[item] = make_whole_index(lookup, shape.head_dim, exec.micro(), EntryRows(blocks, shape.head_dim));
-    const std::lock_guard lock(mutex);
-    if (progress) progress(++made);
-  });
-  return joint;
-}
 
 JointIndex JointIndex::load(CpuExec& exec, const EntryShape& shape, const Lookup& lookup,
                             std::span<const std::span<const std::byte>> blobs, std::vector<std::size_t> entries) {
@@ -60,18 +34,45 @@ JointIndex JointIndex::load(CpuExec& exec, const EntryShape& shape, const Lookup
   return joint;
 }
 
-std::vector<std::vector<std::byte>> JointIndex::save() && {
-  std::vector<std::vector<std::byte>> saved;
-  for (auto& index : indexes_) {
-    saved.push_back(index->save());
-    index.reset();
-  }
-  return saved;
-}
-
 std::size_t JointIndex::bytes() const {
   return std::accumulate(indexes_.begin(), indexes_.end(), std::size_t{0},
                          [](std::size_t sum, const auto& index) { return sum + index->bytes(); });
+}
+
+JointIndexMaker::JointIndexMaker(CpuExec& exec, std::span<const DocumentMemory* const> documents, const Lookup& lookup)
+    : exec_(exec), documents_(documents.begin(), documents.end()), lookup_(lookup) {
+  MEMLANE_EXPECTS(lookup.kind == Lookup::Kind::ivf && !documents.empty());
+  const EntryShape& shape = documents.front()->shape();
+  std::size_t entries = 0;
+  for (const DocumentMemory* document : documents) {
+    MEMLANE_EXPECTS(document->shape() == shape && document->entries() > 0);
+    entries += document->entries();
+  }
+  MEMLANE_EXPECTS(entries <= std::numeric_limits<std::uint32_t>::max());  // as lists number them
+  size_ = shape.layers.size() * shape.kv_heads;
+}
+
+std::vector<std::byte> JointIndexMaker::made(std::size_t slot) const {
+  const EntryShape& shape = documents_.front()->shape();
+  std::vector<EntryBlock> blocks;
+  for (const DocumentMemory* document : documents_) {
+    const auto of_document = document->blocks(slot / shape.kv_heads, slot % shape.kv_heads);
+    blocks.insert(blocks.end(), of_document.begin(), of_document.end());
+  }
+  return make_whole_index(lookup_, shape.head_dim, exec_.micro(), EntryRows(blocks, shape.head_dim))->save();
+}
+
+std::vector<std::byte> JointIndexMaker::next() {
+  MEMLANE_EXPECTS(next_ < size_);
+  if (waiting_.empty()) {
+    waiting_.resize(std::min(exec_.threads(), size_ - next_));
+    exec_.pool().run(waiting_.size(),
+                     [&](std::size_t i, std::size_t) { waiting_[waiting_.size() - 1 - i] = made(next_ + i); });
+  }
+  std::vector<std::byte> saved = std::move(waiting_.back());
+  waiting_.pop_back();
+  ++next_;
+  return saved;
 }
 
 }  // namespace memlane

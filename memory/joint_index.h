@@ -21,20 +21,10 @@ namespace memlane {
 /// Only for the lookup ivf, and only over documents to which nothing is added.
 class JointIndex {
  public:
-  /// Called after each index with how many of them are made, by one thread at a time. What it throws ends the work and
-  /// goes on to the caller.
-  using Progress = std::function<void(std::size_t)>;
-  /// documents: one or more, of one shape, none empty; they need no indexes of their own.
-  static JointIndex make(CpuExec& exec, std::span<const DocumentMemory* const> documents, const Lookup& lookup,
-                         const Progress& progress = {});
-
   /// Takes over saved indexes. blobs: [memory layers * kv heads], layer-major; they must outlive this: lists are used
   /// where they lie. entries: of each document. Throws InputError if they do not fit.
   static JointIndex load(CpuExec& exec, const EntryShape& shape, const Lookup& lookup,
                          std::span<const std::span<const std::byte>> blobs, std::vector<std::size_t> entries);
-
-  /// What load() reads, layer-major. Each index is given up once it is saved, so that not all are there twice.
-  std::vector<std::vector<std::byte>> save() &&;
 
   const KeyIndex& index(std::size_t layer_slot, std::size_t kv_head) const {
     return *indexes_[layer_slot * kv_heads_ + kv_head];
@@ -53,6 +43,28 @@ class JointIndex {
   std::vector<std::size_t> of_documents_;
   std::size_t entries_;
   std::vector<std::unique_ptr<KeyIndex>> indexes_;  // [layers * kv_heads]
+};
+
+/// Makes the indexes of a JointIndex, as what load() reads. As many are made at a time as there are threads: all of
+/// them may take gigabytes.
+class JointIndexMaker {
+ public:
+  /// documents: one or more, of one shape, none empty; they need no indexes of their own, and outlive this, as exec.
+  JointIndexMaker(CpuExec& exec, std::span<const DocumentMemory* const> documents, const Lookup& lookup);
+
+  /// Indexes in all.
+  std::size_t size() const { return size_; }
+  /// Those from 0 on, layer-major, one with each call.
+  std::vector<std::byte> next();
+
+ private:
+  std::vector<std::byte> made(std::size_t slot) const;
+
+  CpuExec& exec_;
+  std::vector<const DocumentMemory*> documents_;
+  Lookup lookup_;
+  std::size_t size_, next_ = 0;
+  std::vector<std::vector<std::byte>> waiting_;  // made and not given out, in reverse order
 };
 
 }  // namespace memlane

@@ -14,9 +14,7 @@ std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_
 std::unique_ptr<KeyIndex> make_whole_index(const Lookup& lookup, std::size_t head_dim, const MicroKernels& micro,
                                            const EntryRows& entries) {
   MEMLANE_EXPECTS(lookup.has_lists());
-  std::unique_ptr<KeyIndex> index = make_key_index(lookup, head_dim);
-  index->update(micro, entries);
-  return index;
+  return ListIndex::whole(ListSettings::of(lookup), head_dim, micro, entries);
 }
 
 std::unique_ptr<KeyIndex> load_key_index(const Lookup& lookup, std::size_t head_dim, std::span<const std::byte> bytes) {

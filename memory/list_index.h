@@ -37,6 +37,9 @@ class ListIndex : public KeyIndex {
   /// Bytes that adding entries takes meanwhile: so many at once, and in all, with keys of so many bytes.
   static std::size_t adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t key_bytes,
                                   std::size_t at_once, std::size_t in_all);
+  /// Of them those for clustering so many entries together, beside the index that comes of it.
+  static std::size_t merging_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t key_bytes,
+                                   std::size_t entries);
   /// Chunks and lists of an index over so many entries, about.
   struct Extent {
     std::size_t chunks = 0, lists = 0;
@@ -101,10 +104,8 @@ class ListIndex : public KeyIndex {
   std::vector<float> cluster(const MicroKernels& micro, View<const float, 2> keys, std::size_t lists) const;
 
   static constexpr std::size_t kMerged = 4;
-  /// Lists of a merged chunk, and what making it takes beside it.
+  /// Lists of a merged chunk.
   static std::size_t merged_lists(const ListSettings& settings, std::size_t entries);
-  static std::size_t merging_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t key_bytes,
-                                   std::size_t entries);
 
   ListSettings settings_;
   std::size_t head_dim_;

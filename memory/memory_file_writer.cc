@@ -210,21 +210,28 @@ void MemoryFileWriter::require_joint_indexes() const {
 
 void MemoryFileWriter::store_joint_index(std::span<const std::uint32_t> documents,
                                          std::span<const std::vector<std::byte>> blobs) {
+  const EntryShape& shape = stored_.header().shape;
+  MEMLANE_EXPECTS(blobs.size() == shape.layers.size() * shape.kv_heads);
+  store_joint_index(documents, [&, next = blobs.begin()]() mutable { return *next++; });
+}
+
+void MemoryFileWriter::store_joint_index(std::span<const std::uint32_t> documents,
+                                         const std::function<std::vector<std::byte>()>& next_blob) {
   require_joint_indexes();
   const EntryShape& shape = stored_.header().shape;
-  MEMLANE_EXPECTS(!documents.empty() && blobs.size() == shape.layers.size() * shape.kv_heads);
+  MEMLANE_EXPECTS(!documents.empty());
   std::vector<CoveredDocument> covered;
   for (const std::uint32_t id : documents) {
     MEMLANE_EXPECTS(id < documents_.size() && documents_[id].complete && !documents_[id].dropped);
     MEMLANE_EXPECTS(documents_[id].entries > 0 && (covered.empty() || id > covered.back().document));
     covered.push_back({id, 0, documents_[id].entries});
   }
-  std::vector<Record> records;
-  for (std::size_t slot = 0; slot < blobs.size(); ++slot) {
+  std::vector<std::byte> blob;
+  store(shape.layers.size() * shape.kv_heads, [&](std::size_t slot) {
+    blob = next_blob();
     const JointIndexHead head = {static_cast<std::uint32_t>(slot), static_cast<std::uint32_t>(covered.size())};
-    records.push_back({RecordType::joint_index, head_bytes(head, std::as_bytes(std::span(covered))), blobs[slot]});
-  }
-  store(records);
+    return Record{RecordType::joint_index, head_bytes(head, std::as_bytes(std::span(covered))), blob};
+  });
 }
 
 void MemoryFileWriter::end_document(std::uint32_t document) {
@@ -311,18 +318,26 @@ bool MemoryFileWriter::discard_if_empty() {
 /// that makes them part of the file, and that commit replaces the older of two, so that the newer one stands until it
 /// is whole.
 void MemoryFileWriter::store(std::span<const Record> records, const Progress& progress) {
+  std::uint64_t needed = 0;
+  for (const Record& record : records) needed += record.bytes();
+  store(
+      records.size(), [&](std::size_t i) { return records[i]; }, needed, progress);
+}
+
+/// record(i) is called once for each, when the one before is written. needed: bytes of all of them; 0 if nobody knows.
+void MemoryFileWriter::store(std::size_t count, const std::function<Record(std::size_t)>& record, std::uint64_t needed,
+                             const Progress& progress) {
   if (broken_) {
     input_error(
         "{}: an earlier write failed and could not be undone; run the command again: it continues from what is stored",
         file_.path().string());
   }
-  std::uint64_t needed = 0;
-  for (const Record& record : records) needed += record.bytes();
   Commit next = commit_;
   ++next.sequence;
   try {
-    for (const Record& record : records) {
-      write_record(record, needed, next);
+    for (std::size_t i = 0; i < count; ++i) {
+      const Record next_record = record(i);
+      write_record(next_record, std::max(needed, next_record.bytes()), next);
       if (progress) progress(next.length - commit_.length);
     }
     file_.sync();

@@ -64,6 +64,10 @@ class MemoryFileWriter {
   /// dropped. documents: ids, ascending, one or more, all complete, none empty or dropped. blobs: [memory layers * kv
   /// heads], layer-major. Throws InputError if the file is of a version that has none.
   void store_joint_index(std::span<const std::uint32_t> documents, std::span<const std::vector<std::byte>> blobs);
+  /// The same, of blobs that are made when they are asked for: the next with each call. What next_blob throws undoes it
+  /// all and goes on to the caller.
+  void store_joint_index(std::span<const std::uint32_t> documents,
+                         const std::function<std::vector<std::byte>()>& next_blob);
   /// Throws that InputError, before an index is made for nothing.
   void require_joint_indexes() const;
 
@@ -113,6 +117,8 @@ class MemoryFileWriter {
   MemoryFileWriter(WritableFile file, MemoryFile stored, bool created);
   Document& unfinished(std::uint32_t document);
   void store(std::span<const Record> records, const Progress& progress = {});
+  void store(std::size_t count, const std::function<Record(std::size_t)>& record, std::uint64_t needed = 0,
+             const Progress& progress = {});
   void write_record(const Record& record, std::uint64_t needed, Commit& next);
   void write_commit(const Commit& next);
   void undo_commit();

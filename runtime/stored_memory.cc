@@ -212,6 +212,15 @@ std::size_t indexing_bytes(const CpuExec& exec, const EntryShape& shape, const L
   return indexes * at_once * shape.head_dim * sizeof(float);  // keys, widened
 }
 
+std::size_t joint_index_making_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t threads,
+                                     std::size_t entries) {
+  const ListSettings settings = ListSettings::of(lookup);
+  // Each, and what is saved of it.
+  return std::min(threads, shape.layers.size() * shape.kv_heads) *
+         (2 * ListIndex::bytes_for(settings, shape.head_dim, entries) +
+          ListIndex::merging_bytes(settings, shape.head_dim, shape.head_dim * size_of(shape.dtype), entries));
+}
+
 std::size_t index_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t entries) {
   const std::size_t indexes = shape.layers.size() * shape.kv_heads;
   if (!lookup.has_index()) return 0;

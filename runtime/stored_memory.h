@@ -67,6 +67,10 @@ IndexBytes stored_index_bytes(const CpuExec& exec, const MemoryFile& file, std::
 std::size_t indexing_bytes(const CpuExec& exec, const EntryShape& shape, const Lookup& lookup, std::size_t at_once,
                            std::size_t in_all);
 
+/// Bytes that making the indexes of a joint index over so many entries takes.
+std::size_t joint_index_making_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t threads,
+                                     std::size_t entries);
+
 /// Bytes of key indexes over so many entries, for FAISS what one with full keys takes; 0 for lookups without.
 std::size_t index_bytes(const EntryShape& shape, const Lookup& lookup, std::size_t entries);
 

@@ -267,7 +267,8 @@ TEST_F(JointIndexCommand, PutsCoveredDocumentsFirstAndNamesThemRightly) {
       }
     }
     const std::vector<const DocumentMemory*> covered = {&memories[0], &memories[1]};
-    writer.store_joint_index(std::vector<std::uint32_t>{1, 2}, JointIndex::make(exec, covered, lookup).save());
+    JointIndexMaker maker(exec, covered, lookup);
+    writer.store_joint_index(std::vector<std::uint32_t>{1, 2}, [&] { return maker.next(); });
   }
   // The same documents in the order in which they are seen: of equal keys, as all have at their start, the first count.
   ingest("n", {documents_[1], documents_[2], documents_[0]});

@@ -65,13 +65,26 @@ class JointIndexTest : public ::testing::Test {
     return ids(memory);
   }
 
+  std::vector<std::vector<std::byte>> made(CpuExec& exec) const {
+    JointIndexMaker maker(exec, covered(), kAllLists);
+    std::vector<std::vector<std::byte>> saved;
+    while (saved.size() < maker.size()) saved.push_back(maker.next());
+    return saved;
+  }
+  /// blobs: kept by the caller.
+  JointIndex loaded(const std::vector<std::vector<std::byte>>& blobs) {
+    return JointIndex::load(exec_, kShape, kAllLists,
+                            std::vector<std::span<const std::byte>>(blobs.begin(), blobs.end()), {133, 40, 190});
+  }
+
   CpuExec exec_{2};
   std::deque<reference::RandomDocument> documents_;
   std::vector<float> queries_;
 };
 
 TEST_F(JointIndexTest, CoversEveryEntryOfTheDocumentsOnce) {
-  const JointIndex joint = JointIndex::make(exec_, covered(), kAllLists);
+  const auto saved = made(exec_);
+  const JointIndex joint = loaded(saved);
   EXPECT_EQ(joint.entries(), 363U);
   EXPECT_EQ(joint.entries_of_documents(), (std::vector<std::size_t>{133, 40, 190}));
   EXPECT_GT(joint.bytes(), 363U * kHeadDim * kShape.layers.size() * kKvHeads);
@@ -92,24 +105,20 @@ TEST_F(JointIndexTest, CoversEveryEntryOfTheDocumentsOnce) {
 }
 
 TEST_F(JointIndexTest, FindsWhatAnExactSearchFindsIfAllListsAreScanned) {
-  const JointIndex joint = JointIndex::make(exec_, covered(), kAllLists);
+  const auto saved = made(exec_);
+  const JointIndex joint = loaded(saved);
   EXPECT_EQ(joint_ids(joint, false), exact_ids(false));
   EXPECT_EQ(joint_ids(joint), exact_ids()) << "and in a document behind them";
 }
 
-TEST_F(JointIndexTest, IsTheSameOnceSavedAndLoadedAndOnAnyNumberOfThreads) {
-  const std::vector<std::vector<std::byte>> saved = JointIndex::make(exec_, covered(), kAllLists).save();
-  CpuExec alone(std::size_t{1});
-  EXPECT_EQ(JointIndex::make(alone, covered(), kAllLists).save(), saved);
-  const std::vector<std::span<const std::byte>> blobs(saved.begin(), saved.end());
-  JointIndex loaded = JointIndex::load(exec_, kShape, kAllLists, blobs, {133, 40, 190});
-  EXPECT_EQ(loaded.entries(), 363U);
-  EXPECT_EQ(joint_ids(loaded), exact_ids());
-  EXPECT_EQ(std::move(loaded).save(), saved);
+TEST_F(JointIndexTest, IsTheSameOnAnyNumberOfThreads) {
+  CpuExec alone(std::size_t{1}), many(std::size_t{3});
+  EXPECT_EQ(made(alone), made(exec_));
+  EXPECT_EQ(made(many), made(exec_));
 }
 
 TEST_F(JointIndexTest, IsRefusedIfWhatWasSavedDoesNotFit) {
-  const std::vector<std::vector<std::byte>> saved = JointIndex::make(exec_, covered(), kAllLists).save();
+  const auto saved = made(exec_);
   const auto refusal = [&](std::size_t count, const Lookup& lookup, std::vector<std::size_t> entries) -> std::string {
     const std::vector<std::span<const std::byte>> blobs(saved.begin(), saved.begin() + count);
     try {
@@ -125,18 +134,11 @@ TEST_F(JointIndexTest, IsRefusedIfWhatWasSavedDoesNotFit) {
   EXPECT_THAT(refusal(4, ivf("chunk=32,lists=8"), {133, 40, 190}), HasSubstr("other chunks and lists"));
 }
 
-TEST_F(JointIndexTest, TellsItsProgressAndCanBeStopped) {
-  std::vector<std::size_t> told;
-  JointIndex::make(exec_, covered(), kAllLists, [&](std::size_t made) { told.push_back(made); });
-  EXPECT_EQ(told, (std::vector<std::size_t>{1, 2, 3, 4}));
-  EXPECT_THROW(JointIndex::make(exec_, covered(), kAllLists, [](std::size_t) { throw Interrupted("stopped"); }),
-               Interrupted);
-}
-
 TEST_F(JointIndexTest, IsOfTheFirstDocumentsOfAMemoryAlone) {
-  const JointIndex joint = JointIndex::make(exec_, covered(), kAllLists);
-  EXPECT_THROW(JointIndex::make(exec_, covered(), Lookup::named("int8")), std::logic_error);
-  EXPECT_THROW(JointIndex::make(exec_, {}, kAllLists), std::logic_error);
+  const auto saved = made(exec_);
+  const JointIndex joint = loaded(saved);
+  EXPECT_THROW(JointIndexMaker(exec_, covered(), Lookup::named("int8")), std::logic_error);
+  EXPECT_THROW(JointIndexMaker(exec_, {}, kAllLists), std::logic_error);
   Memory later(kShape, kAllLists), others(kShape, kAllLists), exact(kShape, Lookup::named("exact"));
   later.add(documents_.back().memory());
   EXPECT_THROW(later.add(covered(), joint), std::logic_error);
