@@ -115,8 +115,7 @@ nlohmann::json report_of(const Asked& asked, const Question& question, const Gen
   report["memory"] = asked.options.memory;
   report["documents"] = asked.memory.seen().size();
   report["memory_entries"] = entries_of(asked.file, asked.memory.ids());
-  report["joint_documents"] =
-      asked.memory.joint() == nullptr ? 0 : asked.memory.joint()->entries_of_documents().size();
+  report["joint_documents"] = asked.memory.joint() == nullptr ? 0 : asked.memory.joint()->entries_of_documents().size();
   report["lookup"] = asked.lookup.name();
   if (searched.rows > 0) {
     const auto rows = static_cast<double>(searched.rows);
