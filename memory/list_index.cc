@@ -144,26 +144,32 @@ void ListIndex::append(const MicroKernels& micro, Chunk& chunk, View<const float
     add_moments(micro, chunk, list, rows[list], keys, values);
     add_to_list(micro, chunk, list, rows[list], keys);
   }
-  add_covariances(micro, chunk, nearest, keys, values);
+  std::vector<float> keys_apart(keys.size()), values_apart(keys.size());
+  for (std::size_t i = 0; i < nearest.size(); ++i) {
+    for (std::size_t d = 0; d < head_dim_; ++d) {
+      const std::size_t at = i * head_dim_ + d;
+      keys_apart[at] = keys.data()[at] - chunk.means.data()[in_panels(nearest[i], d, head_dim_)];
+      values_apart[at] = values.data()[at] - chunk.value_means.data()[in_value_panels(nearest[i], d, chunk.lists)];
+    }
+  }
+  add_covariances(micro, chunk, {keys_apart.data(), keys.extents()}, {values_apart.data(), keys.extents()});
   chunk.count += nearest.size();
   size_ += nearest.size();
   update_spreads(chunk);
 }
 
-/// Adds keys to the covariances, as they lie around the present means of their lists.
-void ListIndex::add_covariances(const MicroKernels& micro, Chunk& chunk, std::span<const std::uint32_t> lists,
-                                View<const float, 2> keys, View<const float, 2> values) const {
+/// Adds to the covariances what keys and values are apart from the means of their lists. keys, values: [n, head_dim].
+void ListIndex::add_covariances(const MicroKernels& micro, Chunk& chunk, View<const float, 2> keys,
+                                View<const float, 2> values) const {
   const std::size_t n = keys.extent(0), panels = panels_for(head_dim_), columns = panels * kPanelEntries;
   Buffer<float> across(head_dim_ * n);  // [head_dim, n]
   auto key_panels = Buffer<float>::zeroed(columns * n), value_panels = Buffer<float>::zeroed(columns * n);
   for (std::size_t i = 0; i < n; ++i) {
     for (std::size_t d = 0; d < head_dim_; ++d) {
-      const float key = keys.data()[i * head_dim_ + d] - chunk.means.data()[in_panels(lists[i], d, head_dim_)];
-      const float value =
-          values.data()[i * head_dim_ + d] - chunk.value_means.data()[in_value_panels(lists[i], d, chunk.lists)];
+      const float key = keys.data()[i * head_dim_ + d];
       across.data()[d * n + i] = key;
       key_panels.data()[in_value_panels(i, d, n)] = key;
-      value_panels.data()[in_value_panels(i, d, n)] = value;
+      value_panels.data()[in_value_panels(i, d, n)] = values.data()[i * head_dim_ + d];
     }
   }
   const auto before = static_cast<float>(chunk.count), after = static_cast<float>(chunk.count + n);
@@ -315,10 +321,10 @@ std::size_t ListIndex::own_bytes_for(const ListSettings& settings, std::size_t h
 
 std::size_t ListIndex::adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t key_bytes,
                                     std::size_t at_once, std::size_t in_all) {
-  // A chunk's keys and values at a time: of each its list, twice, and three copies for the covariances
-  // (add_covariances).
+  // A chunk's keys and values at a time: of each its list, twice, what it is apart from its means, and three copies for
+  // the covariances (add_covariances).
   const std::size_t columns = panels_for(head_dim) * kPanelEntries;
-  const std::size_t row = (3 * head_dim + 2 * columns) * sizeof(float) + 3 * sizeof(std::uint32_t);
+  const std::size_t row = (5 * head_dim + 2 * columns) * sizeof(float) + 3 * sizeof(std::uint32_t);
   std::size_t merging = 0;
   for (std::size_t size = settings.chunk * kMerged; settings.lists > 1 && size <= in_all; size *= kMerged) {
     merging = merging_bytes(settings, head_dim, key_bytes, size);

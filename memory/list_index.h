@@ -90,13 +90,18 @@ class ListIndex : public KeyIndex {
   void add_moments(const MicroKernels& micro, Chunk& chunk, std::size_t list, std::span<const std::uint32_t> rows,
                    View<const float, 2> keys, View<const float, 2> values) const;
   bool is_to_be_merged() const;
-  std::vector<std::uint32_t> cells_of(const MicroKernels& micro, const EntryRows& entries, std::size_t begin,
-                                      std::size_t end, std::size_t cells) const;
+  template <class Read>
+  std::vector<std::uint32_t> cells_of(const MicroKernels& micro, std::size_t rows, std::size_t count,
+                                      const Read& read) const;
   Chunk merged(const MicroKernels& micro, const EntryRows& entries, std::size_t begin, std::size_t end) const;
+  void set_key_moments(const MicroKernels& micro, Chunk& chunk, std::size_t list, std::span<const std::uint32_t> rows,
+                       View<const float, 2> keys) const;
+  void add_value_moments(const MicroKernels& micro, Chunk& chunk, std::span<const std::uint32_t> list_of,
+                         const EntryRows& entries, std::size_t begin) const;
   void update_views(std::size_t first);
   void take(List& list) const;
-  void add_covariances(const MicroKernels& micro, Chunk& chunk, std::span<const std::uint32_t> lists,
-                       View<const float, 2> keys, View<const float, 2> values) const;
+  void add_covariances(const MicroKernels& micro, Chunk& chunk, View<const float, 2> keys,
+                       View<const float, 2> values) const;
   static void update_spreads(Chunk& chunk);
   std::vector<float> mean_rows(const Chunk& chunk) const;
 

@@ -2,6 +2,7 @@
 // compared with two square roots of the number of lists instead of all.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "kernels/clusters.h"
 #include "kernels/error.h"
@@ -21,52 +22,60 @@ std::size_t cells_for(std::size_t lists) {
   return static_cast<std::size_t>(std::ceil(std::sqrt(static_cast<double>(lists))));
 }
 
-/// Entries [begin, end) in order of their cells, and in their own order within a cell, with their keys as they are
-/// stored.
-class Cells {
+/// The keys of entries [begin, end) as they are stored, one row behind the other: panels spread a key over many lines.
+class KeyRows {
  public:
-  /// of: [end - begin], the cell of each.
-  Cells(const EntryRows& entries, std::size_t begin, std::span<const std::uint32_t> of, std::size_t cells)
-      : head_dim_(entries.head_dim()), dtype_(entries.dtype()), begins_(cells + 1), ids_(of.size()) {
-    for (const std::uint32_t cell : of) ++begins_[cell + 1];
-    for (std::size_t cell = 0; cell < cells; ++cell) begins_[cell + 1] += begins_[cell];
-    keys_ = Buffer<std::byte>(of.size() * head_dim_ * size_of(dtype_));
-    std::vector<std::size_t> next(begins_.begin(), begins_.end() - 1);
-    std::vector<float> keys(kBlock * head_dim_);
-    for (std::size_t first = 0; first < of.size(); first += kBlock) {
-      const std::size_t count = std::min(kBlock, of.size() - first);
-      entries.read_keys(begin + first, begin + first + count, keys.data());
+  KeyRows(const EntryRows& entries, std::size_t begin, std::size_t end)
+      : head_dim_(entries.head_dim()),
+        dtype_(entries.dtype()),
+        size_(end - begin),
+        keys_(size_ * head_dim_ * size_of(dtype_)) {
+    std::vector<float> rows(kBlock * head_dim_);
+    for (std::size_t first = 0; first < size_; first += kBlock) {
+      const std::size_t count = std::min(kBlock, size_ - first);
+      entries.read_keys(begin + first, begin + first + count, rows.data());
       with_type(dtype_, [&](auto type) {
         using T = decltype(type);
-        for (std::size_t i = 0; i < count; ++i) {
-          const std::size_t place = next[of[first + i]]++;
-          ids_[place] = static_cast<std::uint32_t>(begin + first + i);
-          T* const to = reinterpret_cast<T*>(keys_.data()) + place * head_dim_;
-          std::transform(keys.data() + i * head_dim_, keys.data() + (i + 1) * head_dim_, to, from_float<T>);
-        }
+        std::transform(rows.data(), rows.data() + count * head_dim_,
+                       reinterpret_cast<T*>(keys_.data()) + first * head_dim_, from_float<T>);
       });
     }
   }
 
-  std::span<const std::uint32_t> ids(std::size_t cell) const {
-    return std::span(ids_).subspan(begins_[cell], begins_[cell + 1] - begins_[cell]);
-  }
-  /// out: [ids(cell).size(), head_dim].
-  void read_keys(std::size_t cell, float* out) const {
+  std::size_t size() const { return size_; }
+  /// out: [head_dim].
+  void read(std::size_t row, float* out) const {
     with_type(dtype_, [&](auto type) {
       using T = decltype(type);
-      const T* const keys = reinterpret_cast<const T*>(keys_.data());
-      std::transform(keys + begins_[cell] * head_dim_, keys + begins_[cell + 1] * head_dim_, out,
-                     [](T value) { return to_float(value); });
+      const T* const key = reinterpret_cast<const T*>(keys_.data()) + row * head_dim_;
+      std::transform(key, key + head_dim_, out, [](T value) { return to_float(value); });
     });
   }
 
  private:
   std::size_t head_dim_;
   DType dtype_;
-  std::vector<std::size_t> begins_;  // [cells + 1]
-  std::vector<std::uint32_t> ids_;
+  std::size_t size_;
   Buffer<std::byte> keys_;
+};
+
+/// Rows in order of their cells, and in their own order within a cell.
+class Cells {
+ public:
+  /// of: the cell of each row.
+  Cells(std::span<const std::uint32_t> of, std::size_t cells) : begins_(cells + 1), rows_(of.size()) {
+    for (const std::uint32_t cell : of) ++begins_[cell + 1];
+    std::partial_sum(begins_.begin(), begins_.end(), begins_.begin());
+    std::vector<std::size_t> next(begins_.begin(), begins_.end() - 1);
+    for (std::size_t row = 0; row < of.size(); ++row) rows_[next[of[row]]++] = static_cast<std::uint32_t>(row);
+  }
+  std::span<const std::uint32_t> rows(std::size_t cell) const {
+    return std::span(rows_).subspan(begins_[cell], begins_[cell + 1] - begins_[cell]);
+  }
+
+ private:
+  std::vector<std::size_t> begins_;  // [cells + 1]
+  std::vector<std::uint32_t> rows_;
 };
 
 /// Lists of a cell: its share of all, by its keys.
@@ -83,10 +92,11 @@ std::size_t ListIndex::merged_lists(const ListSettings& settings, std::size_t en
 std::size_t ListIndex::merging_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t key_bytes,
                                      std::size_t entries) {
   const std::size_t lists = merged_lists(settings, entries);
-  // Keys, ids and cells of all; the lists; and of a cell as floats five rows for each entry. Cells differ in size.
-  return entries * (key_bytes + 2 * sizeof(std::uint32_t)) +
+  // Keys, places in cells, cells and lists of all; the lists; and of a cell as floats three rows for each entry. Cells
+  // differ in size.
+  return entries * (key_bytes + 3 * sizeof(std::uint32_t)) + lists * head_dim * (sizeof(double) + sizeof(float)) +
          (entries + lists * kPanelEntries) / kPanelEntries * key_list_panel_bytes(head_dim) +
-         4 * entries / cells_for(lists) * 5 * head_dim * sizeof(float);
+         4 * entries / cells_for(lists) * 3 * head_dim * sizeof(float);
 }
 
 bool ListIndex::is_to_be_merged() const {
@@ -96,37 +106,36 @@ bool ListIndex::is_to_be_merged() const {
   });
 }
 
-/// The cell of each of the entries [begin, end).
-std::vector<std::uint32_t> ListIndex::cells_of(const MicroKernels& micro, const EntryRows& entries, std::size_t begin,
-                                               std::size_t end, std::size_t cells) const {
-  const std::size_t n = end - begin;
-  std::vector<std::uint32_t> of(n);
-  if (cells == 1) return of;
-  const std::size_t used = std::min(n, kTrainingKeys * cells);
-  std::vector<float> sample(used * head_dim_), storage;
-  for (std::size_t i = 0; i < used; ++i) {
-    const std::size_t entry = begin + i * n / used;
-    entries.read_keys(entry, entry + 1, sample.data() + i * head_dim_);
-  }
-  const std::vector<float> means = k_means(micro, measured({sample.data(), {used, head_dim_}}, storage), cells);
-  const ClusterMeans clusters({means.data(), {cells, head_dim_}});
-  std::vector<float> keys(kBlock * head_dim_);
-  for (std::size_t first = 0; first < n; first += kBlock) {
-    const std::size_t count = std::min(kBlock, n - first);
-    entries.read_keys(begin + first, begin + first + count, keys.data());
-    const auto nearest = clusters.nearest(micro, measured({keys.data(), {count, head_dim_}}, storage));
+/// The nearest of `count` cells to each row. read(row, out) reads one.
+template <class Read>
+std::vector<std::uint32_t> ListIndex::cells_of(const MicroKernels& micro, std::size_t rows, std::size_t count,
+                                               const Read& read) const {
+  std::vector<std::uint32_t> of(rows);
+  if (count == 1) return of;
+  const std::size_t used = std::min(rows, kTrainingKeys * count);
+  std::vector<float> sample(used * head_dim_), keys(kBlock * head_dim_), storage;
+  for (std::size_t i = 0; i < used; ++i) read(i * rows / used, sample.data() + i * head_dim_);
+  const std::vector<float> means = k_means(micro, measured({sample.data(), {used, head_dim_}}, storage), count);
+  const ClusterMeans clusters({means.data(), {count, head_dim_}});
+  for (std::size_t first = 0; first < rows; first += kBlock) {
+    const std::size_t block = std::min(kBlock, rows - first);
+    for (std::size_t i = 0; i < block; ++i) read(first + i, keys.data() + i * head_dim_);
+    const auto nearest = clusters.nearest(micro, measured({keys.data(), {block, head_dim_}}, storage));
     std::copy(nearest.begin(), nearest.end(), of.begin() + static_cast<std::ptrdiff_t>(first));
   }
   return of;
 }
 
-/// A full chunk of the entries [begin, end), clustered together.
+/// A full chunk of the entries [begin, end), clustered together. Keys and values are read from beginning to end, once
+/// each: they may lie in a file.
 ListIndex::Chunk ListIndex::merged(const MicroKernels& micro, const EntryRows& entries, std::size_t begin,
                                    std::size_t end) const {
   const std::size_t n = end - begin, wanted = merged_lists(settings_, n), cell_count = cells_for(wanted);
-  const Cells cells(entries, begin, cells_of(micro, entries, begin, end, cell_count), cell_count);
+  const KeyRows keys(entries, begin, end);
+  const auto read = [&](std::size_t row, float* out) { keys.read(row, out); };
+  const Cells cells(cells_of(micro, n, cell_count, read), cell_count);
   std::size_t lists = 0;
-  for (std::size_t cell = 0; cell < cell_count; ++cell) lists += lists_of_cell(cells.ids(cell).size(), n, wanted);
+  for (std::size_t cell = 0; cell < cell_count; ++cell) lists += lists_of_cell(cells.rows(cell).size(), n, wanted);
   Chunk chunk = empty_chunk(lists);
   chunk.capacity = n;
   chunk.level = chunks_.empty() ? 1 : chunks_.back().level + 1;
@@ -135,47 +144,100 @@ ListIndex::Chunk ListIndex::merged(const MicroKernels& micro, const EntryRows& e
   chunk.entries = Buffer<std::uint32_t>(n);
   std::byte* panels = chunk.panels.data();
   std::uint32_t* ids = chunk.entries.data();
-  std::size_t first_list = 0;
-  std::vector<float> storage;
-  std::vector<std::vector<std::uint32_t>> rows;
-  for (std::size_t cell = 0; cell < cell_count; ++cell) {
-    const std::span<const std::uint32_t> of_cell = cells.ids(cell);
-    const std::size_t count = of_cell.size(), lists_here = lists_of_cell(count, n, wanted);
-    if (count == 0) continue;
-    Buffer<float> key_rows(count * head_dim_), value_rows(count * head_dim_);
-    cells.read_keys(cell, key_rows.data());
-    for (std::size_t i = 0; i < count; ++i) {
-      entries.read_values(of_cell[i], of_cell[i] + 1, value_rows.data() + i * head_dim_);
+  std::vector<std::uint32_t> list_of(n);
+  std::vector<std::vector<std::uint32_t>> of_list;
+  std::vector<float> storage, measured_means;
+  for (std::size_t cell = 0, first_list = 0; cell < cell_count; ++cell) {
+    const std::span<const std::uint32_t> rows = cells.rows(cell);
+    if (rows.empty()) continue;
+    const std::size_t here = lists_of_cell(rows.size(), n, wanted);
+    Buffer<float> of_cell(rows.size() * head_dim_);
+    for (std::size_t i = 0; i < rows.size(); ++i) keys.read(rows[i], of_cell.data() + i * head_dim_);
+    const View<const float, 2> points(of_cell.data(), {rows.size(), head_dim_});
+    const std::vector<float> means = cluster(micro, points, here);
+    const ClusterMeans clusters(measured({means.data(), {here, head_dim_}}, measured_means));
+    const std::vector<std::uint32_t> nearest = clusters.nearest(micro, measured(points, storage));
+    of_list.assign(here, {});
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      of_list[nearest[i]].push_back(static_cast<std::uint32_t>(i));
+      list_of[rows[i]] = static_cast<std::uint32_t>(first_list + nearest[i]);
     }
-    const View<const float, 2> keys(key_rows.data(), {count, head_dim_});
-    const View<const float, 2> values(value_rows.data(), {count, head_dim_});
-    const std::vector<float> means = cluster(micro, keys, lists_here);
-    std::vector<float> measured_means;
-    std::vector<std::uint32_t> nearest = ClusterMeans(measured({means.data(), {lists_here, head_dim_}}, measured_means))
-                                             .nearest(micro, measured(keys, storage));
-    rows.assign(lists_here, {});
-    for (std::size_t i = 0; i < count; ++i) rows[nearest[i]].push_back(static_cast<std::uint32_t>(i));
-    for (std::size_t list = 0; list < lists_here; ++list) {
-      if (rows[list].empty()) continue;
-      add_moments(micro, chunk, first_list + list, rows[list], keys, values);
+    for (std::size_t list = 0; list < here; ++list) {
       KeyList& to = chunk.of[first_list + list].keys;
-      to = {panels, ids, rows[list].size()};
+      to = {panels, ids, of_list[list].size()};
       std::fill_n(panels, panels_for(to.count) * panel_bytes, std::byte{0});
       for (std::size_t i = 0; i < to.count; ++i) {
-        const std::uint32_t row = rows[list][i];
-        write_list_key(micro, panels, i, keys.data() + row * head_dim_, head_dim_);
-        ids[i] = of_cell[row];
+        const std::uint32_t row = of_list[list][i];
+        write_list_key(micro, panels, i, points.data() + row * head_dim_, head_dim_);
+        ids[i] = static_cast<std::uint32_t>(begin) + rows[row];
       }
+      set_key_moments(micro, chunk, first_list + list, of_list[list], points);
       panels += panels_for(to.count) * panel_bytes;
       ids += to.count;
     }
-    for (std::uint32_t& list : nearest) list += static_cast<std::uint32_t>(first_list);
-    add_covariances(micro, chunk, nearest, keys, values);
-    chunk.count += count;
-    first_list += lists_here;
+    first_list += here;
   }
+  add_value_moments(micro, chunk, list_of, entries, begin);
   update_spreads(chunk);
   return chunk;
+}
+
+/// Mean, variance and number of a list's keys. rows: of keys.
+void ListIndex::set_key_moments(const MicroKernels& micro, Chunk& chunk, std::size_t list,
+                                std::span<const std::uint32_t> rows, View<const float, 2> keys) const {
+  if (rows.empty()) return;
+  const auto count = static_cast<double>(rows.size());
+  std::vector<double> sums(head_dim_), squares(head_dim_);
+  for (const std::uint32_t row : rows) {
+    for (std::size_t d = 0; d < head_dim_; ++d) {
+      const auto x = static_cast<double>(keys.data()[row * head_dim_ + d]);
+      sums[d] += x;
+      squares[d] += x * x;
+    }
+  }
+  std::vector<float> mean(head_dim_);
+  double variance = 0;
+  for (std::size_t d = 0; d < head_dim_; ++d) {
+    mean[d] = static_cast<float>(sums[d] / count);
+    chunk.means.data()[in_panels(list, d, head_dim_)] = mean[d];
+    variance += std::max(squares[d] - sums[d] * sums[d] / count, 0.0) / count;
+  }
+  chunk.variances[list] = static_cast<float>(variance);
+  chunk.log_counts.data()[list] = static_cast<float>(std::log(count));
+  write_list_key(micro, chunk.mean_codes.data(), list, mean.data(), head_dim_);
+}
+
+/// What remains of a chunk whose lists have their keys: means of values and covariances. list_of: of each entry from
+/// `begin` on. Keys lie around the means of their lists, so that the sum of (k - m) (v - w) over a list is that of
+/// (k - m) v.
+void ListIndex::add_value_moments(const MicroKernels& micro, Chunk& chunk, std::span<const std::uint32_t> list_of,
+                                  const EntryRows& entries, std::size_t begin) const {
+  std::vector<double> sums(chunk.lists * head_dim_);
+  const std::vector<float> means = mean_rows(chunk);
+  std::vector<float> keys(kBlock * head_dim_), values(kBlock * head_dim_);
+  for (std::size_t first = 0; first < list_of.size(); first += kBlock) {
+    const std::size_t count = std::min(kBlock, list_of.size() - first);
+    entries.read_keys(begin + first, begin + first + count, keys.data());
+    entries.read_values(begin + first, begin + first + count, values.data());
+    for (std::size_t i = 0; i < count; ++i) {
+      double* const sum = sums.data() + list_of[first + i] * head_dim_;
+      const float* const mean = means.data() + list_of[first + i] * head_dim_;
+      for (std::size_t d = 0; d < head_dim_; ++d) {
+        keys[i * head_dim_ + d] -= mean[d];
+        sum[d] += static_cast<double>(values[i * head_dim_ + d]);
+      }
+    }
+    const View<const float, 2> k(keys.data(), {count, head_dim_}), v(values.data(), {count, head_dim_});
+    add_covariances(micro, chunk, k, v);
+    chunk.count += count;
+  }
+  for (std::size_t list = 0; list < chunk.lists; ++list) {
+    const auto count = static_cast<double>(std::max(chunk.of[list].keys.count, std::size_t{1}));
+    for (std::size_t d = 0; d < head_dim_; ++d) {
+      chunk.value_means.data()[in_value_panels(list, d, chunk.lists)] =
+          static_cast<float>(sums[list * head_dim_ + d] / count);
+    }
+  }
 }
 
 std::unique_ptr<ListIndex> ListIndex::whole(const ListSettings& settings, std::size_t head_dim,

@@ -4,9 +4,9 @@
   bench/large/large_memory.py --books BOOKS --work out/large --tokens 16000000 --output out/large.json
 
 BOOKS is a folder of texts (`models/train/make_books.py` makes one), cut into documents of at most --document-tokens. In some documents stands
-"The pass key of NAME is NUMBER.", one each, half of them among the first tenth. Steps: `ingest`, `memory index`, and for a tenth of
-the documents and for all of them, `ask` with all pass keys, once a lookup. A step that is interrupted goes on where it was when the same
-command runs again. Disk: 2.8 KB a token (of models/memlane-nano, with lists).
+"The pass key of NAME is NUMBER.", one each, half of them among the first tenth. Two memories are made, of that tenth and of all. Steps of
+each: `ingest`, `memory index` (lists over all documents together), and `ask` with all its pass keys, once a lookup. A step that is
+interrupted goes on where it was when the same command runs again. Disk: 3.1 KB a token (of models/memlane-nano, with lists).
 """
 import argparse
 import json
@@ -99,7 +99,19 @@ def is_right(text: str, number: str) -> bool:
     return digits[:5] == number
 
 
-def ask(args: argparse.Namespace, memory: Path, lookup: str, facts: list, documents: int) -> tuple[list, float]:
+def make_memory(args: argparse.Namespace, memory: Path, documents: list) -> dict:
+    """Reads what is not in the memory file, and makes lists over all documents together."""
+    ingest, seconds = run_json([args.memlane, "ingest", "--model", args.model, "--memory", memory, "--json", "--max-memory-bytes",
+                                args.max_memory_bytes, "--beyond", "spill", "--threads", args.threads, *documents])
+    tokens = sum(each["tokens"] for each in ingest["documents"])
+    say(f"{memory.name}: {tokens:,} tokens of {len(documents)} documents, {ingest['tokens_read']:,} read now in {seconds:.0f} s")
+    index, seconds = run_json([args.memlane, "memory", "index", memory, "--json", "--threads", args.threads])
+    say(f"{memory.name}: lists in {seconds:.0f} s")
+    return {"documents": len(documents), "tokens": tokens, "file_bytes": memory.stat().st_size,
+            "ingest": {key: value for key, value in ingest.items() if key != "documents"}, "index": index, "asked": []}
+
+
+def ask(args: argparse.Namespace, memory: Path, lookup: str, facts: list) -> tuple[list, float]:
     """One command asks all questions: what each took, and seconds of the command for opening the memory."""
     index, _, parameters = lookup.partition(":")
     flags = ["--index", index] + (["--index-parameters", parameters] if parameters else [])
@@ -107,14 +119,14 @@ def ask(args: argparse.Namespace, memory: Path, lookup: str, facts: list, docume
     questions.write_text("".join(f"What is the pass key of {fact['name']}? The pass key of {fact['name']} is\n" for fact in facts))
     lines, wall = run_text([args.memlane, "ask", "--model", args.model, "--memory", memory, "--json", "--max-tokens", "8", "--ignore-eos",
                             "--max-memory-bytes", args.max_memory_bytes, "--beyond", "spill", "--threads", args.threads, *flags,
-                            "--documents", ",".join(map(str, range(documents))), "--questions", questions])
+                            "--questions", questions])
     rows = []
     for fact, line in zip(facts, lines.splitlines(), strict=True):
         reply = json.loads(line)
         rows.append({"name": fact["name"], "right": is_right(reply["text"], fact["number"]), "text": reply["text"],
                      "keys_scanned_per_query": reply.get("keys_scanned_per_query", reply["memory_entries"]),
                      **{key: reply[key] for key in ("memory_entries", "prompt_seconds", "generation_seconds", "peak_memory_bytes")}})
-        say(f"  {documents} documents, {lookup}, {fact['name']}: {reply['text']!r}, expected {fact['number']}; question "
+        say(f"  {memory.name}, {lookup}, {fact['name']}: {reply['text']!r}, expected {fact['number']}; question "
             f"{reply['prompt_seconds']:.2f} s, tokens {reply['generation_seconds']:.2f} s")
     opening = wall - sum(row["prompt_seconds"] + row["generation_seconds"] for row in rows)
     say(f"  opening {opening:.1f} s")
@@ -139,37 +151,28 @@ def main() -> None:
     if not 2 <= args.facts <= len(NAMES):
         sys.exit(f"--facts {args.facts}: expected 2 to {len(NAMES)}")
 
-    folder, memory = args.work / "documents", args.work / "memory.mlm"
+    folder = args.work / "documents"
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "facts.json").exists():
         make_documents(args, folder)
     documents = sorted(folder.glob("*.txt"))
     facts = json.loads((folder / "facts.json").read_text())
     say(f"{len(documents)} documents")
-    budget = ["--max-memory-bytes", args.max_memory_bytes, "--beyond", "spill"]
-    ingest, seconds = run_json([args.memlane, "ingest", "--model", args.model, "--memory", memory, "--json", *budget, "--threads", args.threads,
-                                *documents])
-    tokens = sum(each["tokens"] for each in ingest["documents"])
-    say(f"{tokens:,} tokens in memory, {ingest['tokens_read']:,} read now in {seconds:.0f} s")
-    # Lists of each document for questions to a tenth of them, and a joint index for questions to all.
-    _, seconds = run_json([args.memlane, "memory", "index", memory, "--each", "--json", "--threads", args.threads])
-    index, joint_seconds = run_json([args.memlane, "memory", "index", memory, "--json", "--threads", args.threads])
-    seconds += joint_seconds
-    say(f"lists in {seconds:.0f} s")
-
-    result = {"documents": len(documents), "tokens": tokens, "file_bytes": memory.stat().st_size, "facts": facts,
-              "ingest": {key: value for key, value in ingest.items() if key != "documents"}, "index": index, "index_seconds": seconds, "asked": []}
+    result = {"documents": len(documents), "facts": facts, "memories": []}
     print("| documents | entries | lookup | keys scanned | right | question s | 8 tokens s | opening s | peak GiB |\n"
           "|---:|---:|---|---:|---:|---:|---:|---:|---:|")
-    for count in (len(documents) // 10, len(documents)):
+    for name, count in (("tenth", len(documents) // 10), ("memory", len(documents))):
+        memory = args.work / f"{name}.mlm"
+        made = make_memory(args, memory, documents[:count])
+        result["memories"].append(made)
         asked = [each for each in facts if each["document"] < count]
         for lookup in args.lookups:
-            rows, opening = ask(args, memory, lookup, asked, count)
-            result["asked"].append({"documents": count, "lookup": lookup, "opening_seconds": opening, "questions": rows})
+            rows, opening = ask(args, memory, lookup, asked)
+            made["asked"].append({"lookup": lookup, "opening_seconds": opening, "questions": rows})
             median = {key: statistics.median(each[key] for each in rows) for key in rows[0] if key.endswith(("seconds", "entries", "query"))}
             print(f"| {count} | {median['memory_entries']:,.0f} | `{lookup}` | {median['keys_scanned_per_query']:,.0f} | "
-                  f"{sum(each['right'] for each in rows)} of {len(rows)} | {median['prompt_seconds']:.2f} | "
-                  f"{median['generation_seconds']:.2f} | {opening:.1f} | {rows[-1]['peak_memory_bytes'] / 2**30:.1f} |", flush=True)
+                  f"{sum(each['right'] for each in rows)} of {len(rows)} | {median['prompt_seconds']:.3f} | "
+                  f"{median['generation_seconds']:.3f} | {opening:.1f} | {rows[-1]['peak_memory_bytes'] / 2**30:.1f} |", flush=True)
             if args.output:
                 args.output.write_text(json.dumps(result, indent=2) + "\n")
 
