@@ -46,7 +46,9 @@ struct Options {
   bool step = false;
 };
 
-[[noreturn]] void fail(const std::string& message) { throw std::runtime_error(message); }
+[[noreturn]] void fail(const std::string& message) {
+  throw std::runtime_error(message);
+}
 
 int count_of(const std::string& option, const std::string& text, int least) {
   std::size_t end = 0;
@@ -127,7 +129,7 @@ class Behind {
     params.n_ctx = static_cast<std::uint32_t>(behind_ + more);
     params.n_batch = kWindow;
     params.n_ubatch = static_cast<std::uint32_t>(ubatch);
-    params.n_seq_max = 2;     // the second one only while copies are made
+    params.n_seq_max = 2;      // the second one only while copies are made
     params.kv_unified = true;  // in the cells that the first one uses
     params.n_threads = params.n_threads_batch = options.threads;
     params.flash_attn_type = options.flash;
@@ -212,9 +214,11 @@ std::string json_of(const std::vector<double>& seconds, int tokens) {
 }
 
 void run(const Options& options) {
-  llama_log_set([](ggml_log_level level, const char* text, void*) {
-    if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
-  }, nullptr);
+  llama_log_set(
+      [](ggml_log_level level, const char* text, void*) {
+        if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
+      },
+      nullptr);
   llama_backend_init();
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = 0;

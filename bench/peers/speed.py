@@ -59,8 +59,9 @@ class Llama:
 class Behind:
     """llama.cpp behind `depth` tokens: copies of the first 512, see behind.cpp."""
 
-    def __init__(self, program: Path, model: Path, threads: int, depth: int, tokens: int):
-        self.command = [program, model, "--behind", str(depth), "--threads", str(threads), "--rounds", "1", "--tokens", str(tokens)]
+    def __init__(self, args: argparse.Namespace, model: Path, depth: int):
+        self.command = [args.llama_bench.with_name("behind"), model, "--behind", str(depth), "--threads", str(args.threads),
+                        "--rounds", "1", "--tokens", str(args.decode_tokens), "--ubatch", args.ubatch]
 
     def tokens_per_second(self, what: str, flash: str) -> dict[str, float]:
         """By the setting's name, which is flash attention and, of a window, tokens that are computed together."""
@@ -107,8 +108,7 @@ def rounds_of(args: argparse.Namespace, name: str, what: str, depth: int) -> dic
             model = gguf_of(args.models, args.shape, kind)
             for flash in args.flash.split(","):
                 if depth:
-                    behind = Behind(args.llama_bench.with_name("behind"), model, args.threads, depth, args.decode_tokens)
-                    values = behind.tokens_per_second(what, flash)
+                    values = Behind(args, model, depth).tokens_per_second(what, flash)
                 else:
                     theirs = ["-p", str(WINDOW), "-n", "0"] if what == "prefill" else ["-p", "0", "-n", str(args.decode_tokens)]
                     values = {f"fa {flash}": Llama(args.llama_bench, model, args.threads).tokens_per_second(theirs, flash)}
@@ -153,6 +153,7 @@ def main() -> int:
     parser.add_argument("--formats", default="float32,bfloat16,int8,int4", help="of memlane's weights")
     parser.add_argument("--types", help="of llama.cpp's weights, such as BF16,Q8_0 (default: those that compete with the format)")
     parser.add_argument("--flash", default="0,1", help="llama.cpp's flash attention off, on")
+    parser.add_argument("--ubatch", default="512,2048", help="tokens that llama.cpp computes together in a window behind --depth tokens")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--depth", default="0", help="tokens behind, multiples of 2048 separated by commas; 0: prefill, and decode behind nothing")
     parser.add_argument("--what", default="decode", help="behind --depth tokens: of decode and window")
