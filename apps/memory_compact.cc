@@ -30,8 +30,8 @@ int run_compact(const CompactOptions& options) {
   {
     const MemoryFile file = MemoryFile::open(options.memory);
     before = file.bytes();
-    after = compacted_bytes(file);
     gains = gains_from_compaction(file);
+    after = gains ? compacted_bytes(file) : before;
     had_joint_index = !file.joint_index().empty();
   }
   if (!options.quiet) {
@@ -57,7 +57,7 @@ int run_compact(const CompactOptions& options) {
   if (options.json) {
     print_json({{"memory", options.memory},
                 {"bytes_before", before},
-                {"bytes_after", gains ? after : before},
+                {"bytes_after", after},
                 {"compacted", works}});
   }
   return 0;

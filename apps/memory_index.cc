@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -77,6 +78,12 @@ MemoryIndexPlan plan_of(const MemoryFile& file, const MemoryIndexOptions& option
     for (const StoredDocument* document : whole) {
       plan.together.push_back(document->info.id);
       entries += document->entries();
+    }
+    if (entries > std::numeric_limits<std::uint32_t>::max()) {
+      input_error(
+          "{}: expected at most {} tokens for an index over all documents together, found {}; index each by "
+          "itself (--each)",
+          file.path().string(), std::numeric_limits<std::uint32_t>::max(), entries);
     }
     const StoredJointIndex& stored = file.joint_index();
     if (std::ranges::equal(plan.together, stored.documents, {}, {}, &CoveredDocument::document) &&

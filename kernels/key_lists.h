@@ -64,7 +64,7 @@ struct ListSearch {
 struct ListSearchSize {
   std::size_t tokens = 0, heads = 0, kv_heads = 0, head_dim = 0;
   std::size_t entries = 0;
-  std::size_t chunks = 0, lists = 0;  ///< of a kv head, and of a chunk at most
+  std::size_t chunks = 0, lists = 0;  ///< of a kv head
   bool estimates = false;             ///< whether there is a tail
 };
 

@@ -111,6 +111,11 @@ void DocumentMemory::load_indexes(std::span<const std::span<const std::byte>> sa
       input_error("stored indexes: expected {} keys in each, found {}; ingest again", entries_covered,
                   loaded.back()->size());
     }
+    const std::size_t chunks = loaded.front()->chunks().size();  // a search takes each head's to be as many
+    if (loaded.back()->chunks().size() != chunks) {
+      input_error("stored indexes: expected {} chunks in each, found {}; ingest again", chunks,
+                  loaded.back()->chunks().size());
+    }
   }
   indexes_ = std::move(loaded);
   indexed_entries_ = entries_covered;

@@ -31,6 +31,12 @@ JointIndex JointIndex::load(CpuExec& exec, const EntryShape& shape, const Lookup
     }
     joint.indexes_[item] = std::move(index);
   });
+  const std::size_t chunks = joint.indexes_.front()->chunks().size();  // a search takes each head's to be as many
+  for (const auto& index : joint.indexes_) {
+    if (index->chunks().size() == chunks) continue;
+    input_error("stored joint index: expected {} chunks in each, found {}; make it again with `memlane memory index`",
+                chunks, index->chunks().size());
+  }
   return joint;
 }
 

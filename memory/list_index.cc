@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "kernels/clusters.h"
 #include "kernels/error.h"
@@ -12,7 +11,10 @@ namespace memlane {
 
 namespace {
 
-constexpr std::size_t kLeastKeys = 8;  // for each list: a chunk that begins with fewer has fewer lists
+/// Which lists there are of a chunk that begins with so many keys.
+std::size_t lists_of_chunk(const ListSettings& settings, std::size_t keys) {
+  return std::clamp<std::size_t>(keys / kLeastKeys, 1, settings.lists);
+}
 
 }  // namespace
 
@@ -73,7 +75,7 @@ std::vector<float> ListIndex::cluster(const MicroKernels& micro, View<const floa
 /// An empty chunk whose means are those of the clusters of its first keys.
 ListIndex::Chunk ListIndex::new_chunk(const MicroKernels& micro, View<const float, 2> keys) const {
   const std::size_t n = keys.extent(0);
-  Chunk chunk = empty_chunk(std::clamp<std::size_t>(n / kLeastKeys, 1, settings_.lists));
+  Chunk chunk = empty_chunk(lists_of_chunk(settings_, n));
   if (chunk.lists == 1) return chunk;
   const std::size_t used = std::min(n, kTrainingKeys * chunk.lists);
   Buffer<float> sample(used * head_dim_);
@@ -118,13 +120,13 @@ void ListIndex::update(const MicroKernels& micro, const EntryRows& entries) {
     Chunk& chunk = chunks_.back();
     const std::size_t taken = std::min(count, chunk.capacity - chunk.count);
     append(micro, chunk, rows.slice(0, taken), std::as_const(values).view<2>({count, head_dim_}).slice(0, taken));
-    while (is_to_be_merged()) {
+    if (const auto [first, level] = merge(); first < chunks_.size()) {
       std::size_t begin = size_;
-      for (std::size_t i = chunks_.size() - kMerged; i < chunks_.size(); ++i) begin -= chunks_[i].count;
-      Chunk whole = merged(micro, entries, begin, size_);
-      chunks_.resize(chunks_.size() - kMerged + 1);
+      for (std::size_t i = first; i < chunks_.size(); ++i) begin -= chunks_[i].count;
+      Chunk whole = merged(micro, entries, begin, size_, level);
+      chunks_.resize(first + 1);
       chunks_.back() = std::move(whole);
-      unchanged = std::min(unchanged, chunks_.size() - 1);
+      unchanged = std::min(unchanged, first);
     }
   }
   update_views(unchanged);
@@ -294,7 +296,7 @@ std::size_t ListIndex::bytes() const {
 ListIndex::Extent ListIndex::extent_of(const ListSettings& settings, std::size_t entries) {
   Extent extent;
   const std::size_t partial = entries % settings.chunk;
-  if (partial > 0) extent = {1, std::clamp<std::size_t>(partial / kLeastKeys, 1, settings.lists)};
+  if (partial > 0) extent = {1, lists_of_chunk(settings, partial)};
   std::size_t chunks = entries / settings.chunk;
   if (settings.lists == 1) return {extent.chunks + chunks, extent.lists + chunks};
   for (std::size_t size = settings.chunk, level = 0; chunks > 0; size *= kMerged, chunks /= kMerged, ++level) {
@@ -303,6 +305,12 @@ ListIndex::Extent ListIndex::extent_of(const ListSettings& settings, std::size_t
     extent.lists += chunks % kMerged * lists;
   }
   return extent;
+}
+
+std::size_t ListIndex::lists_at_most(const ListSettings& settings, std::size_t entries, std::size_t documents) {
+  const std::size_t merged = merged_lists(settings, entries);  // and some: cells have one at least, and round theirs
+  const std::size_t lists = std::max(merged + merged / 8, entries / settings.chunk * settings.lists);
+  return std::min(entries, lists + documents * settings.lists);
 }
 
 std::size_t ListIndex::bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries) {
@@ -329,6 +337,9 @@ std::size_t ListIndex::adding_bytes(const ListSettings& settings, std::size_t he
   for (std::size_t size = settings.chunk * kMerged; settings.lists > 1 && size <= in_all; size *= kMerged) {
     merging = merging_bytes(settings, head_dim, key_bytes, size);
   }
+  // Chunks that begin with few keys have fewer lists and entries, so that others come together.
+  const bool fewer = settings.chunk % at_once != 0 || at_once < settings.lists * kLeastKeys;
+  if (settings.lists > 1 && fewer) merging = merging_bytes(settings, head_dim, key_bytes, in_all);
   return std::min(at_once, settings.chunk) * row + merging;
 }
 

@@ -27,7 +27,7 @@ class ListIndex : public KeyIndex {
   /// The lists stay where they are in the bytes.
   static std::unique_ptr<ListIndex> load(const ListSettings& settings, std::size_t head_dim,
                                          std::span<const std::byte> bytes);
-  /// Whether bytes are a saved index of these chunks and lists, or of any.
+  /// Whether bytes are a saved index of these chunks and lists, or of any, in whatever version.
   static bool is_saved(const ListSettings& settings, std::span<const std::byte> bytes);
   static bool is_saved_list_index(std::span<const std::byte> bytes);
   /// Bytes that an index over so many entries takes, saved or not, about.
@@ -45,6 +45,8 @@ class ListIndex : public KeyIndex {
     std::size_t chunks = 0, lists = 0;
   };
   static Extent extent_of(const ListSettings& settings, std::size_t entries);
+  /// Lists of any indexes over so many entries of so many documents, at most.
+  static std::size_t lists_at_most(const ListSettings& settings, std::size_t entries, std::size_t documents);
 
   /// An index whose lists are made of all entries together; nothing is added to it.
   static std::unique_ptr<ListIndex> whole(const ListSettings& settings, std::size_t head_dim, const MicroKernels& micro,
@@ -89,11 +91,16 @@ class ListIndex : public KeyIndex {
                    View<const float, 2> keys);
   void add_moments(const MicroKernels& micro, Chunk& chunk, std::size_t list, std::span<const std::uint32_t> rows,
                    View<const float, 2> keys, View<const float, 2> values) const;
-  bool is_to_be_merged() const;
+  struct Merge {
+    std::size_t first = 0;  ///< of the last chunks, which are clustered together; all of them: none
+    std::size_t level = 0;  ///< of what comes of them
+  };
+  Merge merge() const;
   template <class Read>
   std::vector<std::uint32_t> cells_of(const MicroKernels& micro, std::size_t rows, std::size_t count,
                                       const Read& read) const;
-  Chunk merged(const MicroKernels& micro, const EntryRows& entries, std::size_t begin, std::size_t end) const;
+  Chunk merged(const MicroKernels& micro, const EntryRows& entries, std::size_t begin, std::size_t end,
+               std::size_t level) const;
   void set_key_moments(const MicroKernels& micro, Chunk& chunk, std::size_t list, std::span<const std::uint32_t> rows,
                        View<const float, 2> keys) const;
   void add_value_moments(const MicroKernels& micro, Chunk& chunk, std::span<const std::uint32_t> list_of,

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::size_t kBlock = 4096;     // entries read at once
 constexpr std::size_t kLeastLists = 64;  // that are worth cells
-constexpr std::size_t kFewestKeys = 8;   // of a list
+constexpr std::size_t kLargest = 4;      // of a cell, to the mean
 
 std::size_t cells_for(std::size_t lists) {
   if (lists <= kLeastLists) return 1;
@@ -59,51 +59,72 @@ class KeyRows {
   Buffer<std::byte> keys_;
 };
 
-/// Rows in order of their cells, and in their own order within a cell.
+/// Rows in order of their cells, and in their own order within a cell. A cell much larger than others is cut into
+/// several: keys that are all alike would otherwise be compared with the means of all lists.
 class Cells {
  public:
   /// of: the cell of each row.
-  Cells(std::span<const std::uint32_t> of, std::size_t cells) : begins_(cells + 1), rows_(of.size()) {
-    for (const std::uint32_t cell : of) ++begins_[cell + 1];
-    std::partial_sum(begins_.begin(), begins_.end(), begins_.begin());
-    std::vector<std::size_t> next(begins_.begin(), begins_.end() - 1);
+  Cells(std::span<const std::uint32_t> of, std::size_t cells) : rows_(of.size()) {
+    std::vector<std::size_t> next(cells + 1);
+    for (const std::uint32_t cell : of) ++next[cell + 1];
+    std::partial_sum(next.begin(), next.end(), next.begin());
+    const std::size_t most = (of.size() + cells - 1) / cells * kLargest;
+    for (std::size_t cell = 0; cell < cells; ++cell) {
+      const std::size_t count = next[cell + 1] - next[cell], pieces = (count + most - 1) / most;
+      for (std::size_t i = 0; i < pieces; ++i) begins_.push_back(next[cell] + count * i / pieces);
+    }
+    begins_.push_back(of.size());
     for (std::size_t row = 0; row < of.size(); ++row) rows_[next[of[row]]++] = static_cast<std::uint32_t>(row);
   }
+  /// None of them empty.
+  std::size_t size() const { return begins_.size() - 1; }
   std::span<const std::uint32_t> rows(std::size_t cell) const {
     return std::span(rows_).subspan(begins_[cell], begins_[cell + 1] - begins_[cell]);
   }
 
  private:
-  std::vector<std::size_t> begins_;  // [cells + 1]
+  std::vector<std::size_t> begins_;
   std::vector<std::uint32_t> rows_;
 };
 
 /// Lists of a cell: its share of all, by its keys.
 std::size_t lists_of_cell(std::size_t keys, std::size_t all_keys, std::size_t lists) {
-  return keys == 0 ? 0 : std::clamp<std::size_t>((keys * lists + all_keys / 2) / all_keys, 1, keys);
+  return std::clamp<std::size_t>((keys * lists + all_keys / 2) / all_keys, 1, keys);
 }
 
 }  // namespace
 
 std::size_t ListIndex::merged_lists(const ListSettings& settings, std::size_t entries) {
-  return std::max<std::size_t>(entries / std::max(settings.chunk / settings.lists / 2, kFewestKeys), 1);
+  return std::max<std::size_t>(entries / std::max(settings.chunk / settings.lists / 2, kLeastKeys), 1);
 }
 
 std::size_t ListIndex::merging_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t key_bytes,
                                      std::size_t entries) {
   const std::size_t lists = merged_lists(settings, entries);
-  // Keys, places in cells, cells and lists of all; the lists; and of a cell as floats three rows for each entry. Cells
-  // differ in size.
+  // Keys, places in cells, cells and lists of all; the lists; and of the largest cell as floats three rows for each
+  // entry.
   return entries * (key_bytes + 3 * sizeof(std::uint32_t)) + lists * head_dim * (sizeof(double) + sizeof(float)) +
          (entries + lists * kPanelEntries) / kPanelEntries * key_list_panel_bytes(head_dim) +
-         4 * entries / cells_for(lists) * 3 * head_dim * sizeof(float);
+         kLargest * entries / cells_for(lists) * 3 * head_dim * sizeof(float);
 }
 
-bool ListIndex::is_to_be_merged() const {
-  if (settings_.lists == 1 || chunks_.size() < kMerged) return false;
-  return std::all_of(chunks_.end() - kMerged, chunks_.end(), [&](const Chunk& chunk) {
-    return chunk.level == chunks_.back().level && chunk.count == chunk.capacity;
-  });
+/// Which chunks are clustered together now that the last one is full: kMerged of one level, and with what would come of
+/// them as many of the next, and so on.
+ListIndex::Merge ListIndex::merge() const {
+  Merge found = {chunks_.size(), 0};
+  if (settings_.lists == 1 || chunks_.empty() || chunks_.back().count < chunks_.back().capacity) return found;
+  std::size_t first = chunks_.size() - 1, level = chunks_.back().level;
+  const auto alike = [&] {
+    std::size_t count = 1;
+    while (count < kMerged && count <= first && chunks_[first - count].level == level) ++count;
+    return count;
+  };
+  while (alike() == kMerged) {
+    first -= kMerged - 1;
+    ++level;
+    found = {first, level};
+  }
+  return found;
 }
 
 /// The nearest of `count` cells to each row. read(row, out) reads one.
@@ -129,16 +150,16 @@ std::vector<std::uint32_t> ListIndex::cells_of(const MicroKernels& micro, std::s
 /// A full chunk of the entries [begin, end), clustered together. Keys and values are read from beginning to end, once
 /// each: they may lie in a file.
 ListIndex::Chunk ListIndex::merged(const MicroKernels& micro, const EntryRows& entries, std::size_t begin,
-                                   std::size_t end) const {
-  const std::size_t n = end - begin, wanted = merged_lists(settings_, n), cell_count = cells_for(wanted);
+                                   std::size_t end, std::size_t level) const {
+  const std::size_t n = end - begin, wanted = merged_lists(settings_, n);
   const KeyRows keys(entries, begin, end);
   const auto read = [&](std::size_t row, float* out) { keys.read(row, out); };
-  const Cells cells(cells_of(micro, n, cell_count, read), cell_count);
+  const Cells cells(cells_of(micro, n, cells_for(wanted), read), cells_for(wanted));
   std::size_t lists = 0;
-  for (std::size_t cell = 0; cell < cell_count; ++cell) lists += lists_of_cell(cells.rows(cell).size(), n, wanted);
+  for (std::size_t cell = 0; cell < cells.size(); ++cell) lists += lists_of_cell(cells.rows(cell).size(), n, wanted);
   Chunk chunk = empty_chunk(lists);
   chunk.capacity = n;
-  chunk.level = chunks_.empty() ? 1 : chunks_.back().level + 1;
+  chunk.level = level;
   const std::size_t panel_bytes = key_list_panel_bytes(head_dim_);
   chunk.panels = Buffer<std::byte>((n / kPanelEntries + lists) * panel_bytes);
   chunk.entries = Buffer<std::uint32_t>(n);
@@ -147,9 +168,8 @@ ListIndex::Chunk ListIndex::merged(const MicroKernels& micro, const EntryRows& e
   std::vector<std::uint32_t> list_of(n);
   std::vector<std::vector<std::uint32_t>> of_list;
   std::vector<float> storage, measured_means;
-  for (std::size_t cell = 0, first_list = 0; cell < cell_count; ++cell) {
+  for (std::size_t cell = 0, first_list = 0; cell < cells.size(); ++cell) {
     const std::span<const std::uint32_t> rows = cells.rows(cell);
-    if (rows.empty()) continue;
     const std::size_t here = lists_of_cell(rows.size(), n, wanted);
     Buffer<float> of_cell(rows.size() * head_dim_);
     for (std::size_t i = 0; i < rows.size(); ++i) keys.read(rows[i], of_cell.data() + i * head_dim_);
@@ -244,7 +264,7 @@ std::unique_ptr<ListIndex> ListIndex::whole(const ListSettings& settings, std::s
                                             const MicroKernels& micro, const EntryRows& entries) {
   auto index = std::make_unique<ListIndex>(settings, head_dim);
   if (entries.size() == 0) return index;
-  index->chunks_.push_back(index->merged(micro, entries, 0, entries.size()));
+  index->chunks_.push_back(index->merged(micro, entries, 0, entries.size(), 1));
   index->size_ = entries.size();
   index->update_views(0);
   return index;

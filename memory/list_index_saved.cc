@@ -3,6 +3,7 @@
 //   [head 64]
 //   for each chunk: [chunk head 64][u32 counts of the lists][f32 variances][means][their codes][value means]
 //   [covariances of keys, of values], then for each list [u32 entries][panels]
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -83,7 +84,8 @@ Head head_of(std::span<const std::byte> bytes) {
 }  // namespace
 
 bool ListIndex::is_saved_list_index(std::span<const std::byte> bytes) {
-  return head_of(bytes).magic == kMagic;
+  const auto magic = head_of(bytes).magic;
+  return std::equal(kMagic.begin(), kMagic.end() - 1, magic.begin());
 }
 
 bool ListIndex::is_saved(const ListSettings& settings, std::span<const std::byte> bytes) {

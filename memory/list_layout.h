@@ -11,6 +11,7 @@ namespace memlane {
 // What the parts of ListIndex share.
 
 inline constexpr std::size_t kTrainingKeys = 64;  // for each list, if there are so many
+inline constexpr std::size_t kLeastKeys = 8;       // for each list: of fewer keys there are fewer lists
 inline constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 /// Element d of list l in panels of 32 lists.

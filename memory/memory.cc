@@ -4,6 +4,7 @@
 
 #include "kernels/entry_weights.h"
 #include "kernels/top_k.h"
+#include "memory/list_index.h"
 #include "memory/lost_pages.h"
 
 namespace memlane {
@@ -131,9 +132,10 @@ std::size_t Memory::lookup_bytes(const Lookup& lookup, const LookupSize& size) {
     const ListSettings settings = ListSettings::of(lookup);
     if (settings.tail) bytes += tokens * size.heads * (size.head_dim + 2) * sizeof(float);
     const bool clustered = lookup.kind == Lookup::Kind::ivf;
-    const std::size_t chunks = size.entries / settings.chunk + std::max<std::size_t>(size.documents, 1);
-    const std::size_t lists = clustered ? std::min(settings.lists, size.entries) : 1;
-    const ListSearch how = {.probes = clustered ? settings.probes_of(chunks * lists) : chunks,
+    const std::size_t documents = std::max<std::size_t>(size.documents, 1);
+    const std::size_t chunks = size.entries / settings.chunk + documents;
+    const std::size_t lists = clustered ? ListIndex::lists_at_most(settings, size.entries, documents) : chunks;
+    const ListSearch how = {.probes = clustered ? settings.probes_of(lists) : lists,
                             .candidates = lookup.top_k * settings.rerank};
     bytes += search_lists_bytes(size.threads, how,
                                 {.tokens = tokens,
@@ -196,7 +198,7 @@ void Memory::search(CpuExec& exec, std::size_t layer_slot, View<const float, 3> 
       take(*index, document->entries());
     }
   }
-  std::size_t lists = 0;  // of a head: every head has as many
+  std::size_t lists = 0;  // of a head: others have about as many, in as many chunks
   for (std::size_t i = 0; i < chunks_.size() / shape_.kv_heads; ++i) lists += chunks_[i].lists;
   const ListSearch how = {.probes = lists_.probes_of(lists),
                           .candidates = lookup_.top_k * lists_.rerank,

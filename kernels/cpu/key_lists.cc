@@ -45,8 +45,8 @@ std::size_t search_lists_bytes(std::size_t threads, const ListSearch& search, co
   using namespace list_search;
   const SearchSize space = {.head_dim = size.head_dim,
                             .chunks = size.chunks,
-                            .lists = size.chunks * size.lists,
-                            .width = size.chunks * filled(size.lists),
+                            .lists = size.lists,
+                            .width = filled(size.lists + size.chunks * (kPanelEntries - 1)),
                             .probes = search.probes,
                             .candidates = candidates_of(search, size.entries),
                             .estimates = size.estimates};

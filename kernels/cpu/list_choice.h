@@ -58,7 +58,9 @@ class ListChoice {
       std::copy_n(reach, count, space_.weights);
     }
     MEMLANE_EXPECTS(count <= space_.most);
-    std::copy_n(space_.weights, count, space_.reaches + row * space_.most);
+    float* const reaches = space_.reaches + row * space_.most;
+    std::copy_n(space_.weights, count, reaches);
+    std::fill(reaches + count, reaches + filled(count), kNothing);  // collect() reads whole panels
     std::copy_n(space_.places, count, space_.open + row * space_.most);
     space_.counts[row] = count;
     space_.taken[row] = std::numeric_limits<float>::quiet_NaN();

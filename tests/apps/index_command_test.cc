@@ -8,6 +8,7 @@
 #include "memory/joint_index.h"
 #include "memory/memory_file_format.h"
 #include "memory/memory_file_writer.h"
+#include "runtime/stored_memory.h"
 #include "tests/apps/memory_state.h"
 
 namespace memlane {
@@ -285,11 +286,18 @@ TEST_F(JointIndexCommand, PutsCoveredDocumentsFirstAndNamesThemRightly) {
 }
 
 TEST_F(JointIndexCommand, IsVerifiedWhereItIsUsedAndCountedInThePlan) {
-  const std::size_t planned = answer({}, "chunk=256,lists=8").at("planned_memory_bytes");
+  Lookup lookup = Lookup::named("ivf");
+  lookup.parameters = "chunk=256,lists=8";
+  const auto planned = [&] {
+    const std::vector<std::uint32_t> all = {0, 1, 2};
+    return stored_index_bytes(CpuExec(2), MemoryFile::open(path("m")), all, lookup);
+  };
+  const IndexBytes before = planned();
+  EXPECT_EQ(before.mapped, 0U);
   ASSERT_EQ(run(index(lists_)).exit_code, 0);
-  const nlohmann::json stored = answer({}, "chunk=256,lists=8");
-  EXPECT_EQ(stored.at("joint_documents"), 3);
-  EXPECT_LT(stored.at("planned_memory_bytes"), planned) << "nothing is made";
+  EXPECT_EQ(answer({}, lookup.parameters).at("joint_documents"), 3);
+  EXPECT_LT(planned().own, before.own) << "nothing is made";
+  EXPECT_GT(planned().mapped, 0U);
 
   const MemoryFile file = MemoryFile::open(path("m"));
   std::string bytes = read_text(path("m"));
@@ -361,7 +369,9 @@ TEST_F(JointIndexCommand, IsRefusedByAFileOfAnOlderVersion) {
 TEST_F(JointIndexCommand, IsThereWholeOrNotAtAllWhereverItIsStopped) {
   const std::string before = read_text(path("m"));
   bool interrupted = false, finished = false;
-  for (int milliseconds = 5; milliseconds < 20000 && !(interrupted && finished); milliseconds *= 2) {
+  // 0: before it listens, which also leaves the file as it was
+  for (int milliseconds = 0; milliseconds < 60000 && !(interrupted && finished);
+       milliseconds = std::max(5, 2 * milliseconds)) {
     write("m", before);
     Program program(Invocation{.arguments = index(lists_)});
     std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));

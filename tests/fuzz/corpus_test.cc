@@ -11,15 +11,17 @@ namespace {
 class Corpus : public ::testing::TestWithParam<Target> {};
 
 TEST_P(Corpus, IsReadOrRefused) {
-  std::size_t inputs = 0;
+  std::size_t inputs = 0, read = 0;
   for (const auto& entry :
        std::filesystem::directory_iterator(source_dir() / "tests" / "fuzz" / "corpus" / GetParam().name)) {
     SCOPED_TRACE(entry.path());
     const std::string input = read_text(entry.path());
-    EXPECT_NO_THROW(GetParam().run({reinterpret_cast<const std::uint8_t*>(input.data()), input.size()}));
+    EXPECT_NO_THROW(read +=
+                    GetParam().run({reinterpret_cast<const std::uint8_t*>(input.data()), input.size()}) ? 1U : 0U);
     ++inputs;
   }
   EXPECT_GE(inputs, 2U);
+  EXPECT_GE(read, 1U) << "they are of an older format: only their heads are looked at";
   EXPECT_NO_THROW(GetParam().run({}));
 }
 

@@ -164,7 +164,7 @@ class DamagedModel : public ::testing::Test {
   /// Spoils a file of the folder again and again. what: what a model that is still read computes from; where it has
   /// changed, the memory of the good model must not be used.
   template <class What>
-  void expect_no_harm(const char* name, std::size_t front, void (*target)(fuzz::Input), const What& what) {
+  void expect_no_harm(const char* name, std::size_t front, bool (*target)(fuzz::Input), const What& what) {
     const std::string good = read_text(folder() / name);
     const std::string meaning = what(model());
     Vandal vandal(2);

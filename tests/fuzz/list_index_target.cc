@@ -82,10 +82,10 @@ void use(const ListIndex& index, std::size_t head_dim) {
 
 }  // namespace
 
-void list_index(Input input) {
+bool list_index(Input input) {
   const Copy bytes(std::as_bytes(input));
   const Made made = made_with(bytes.bytes());
-  accepts([&] {
+  return accepts([&] {
     const auto index = ListIndex::load(made.settings, made.head_dim, bytes.bytes());
     use(*index, made.head_dim);
     const std::vector<std::byte> saved = index->save();

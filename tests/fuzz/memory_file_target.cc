@@ -140,7 +140,7 @@ void append(const std::filesystem::path& path) {
   use(MemoryFile::open(path));
 }
 
-void try_file(Input bytes) {
+bool try_file(Input bytes) {
   const std::filesystem::path path = put("m", bytes);
   accepts([&] {
     MemoryFile memory = MemoryFile::open_heads(path);
@@ -156,24 +156,24 @@ void try_file(Input bytes) {
     use(memory);
     documents = kept_documents(memory);
   });
-  if (!opened) return;
+  if (!opened) return false;
   append(path);
   compact(path);
   const MemoryFile memory = MemoryFile::open(path);
   MEMLANE_EXPECTS(memory.documents().size() == documents && !gains_from_compaction(memory));
   use(memory);
+  return true;
 }
 
 }  // namespace
 
-void memory_file(Input input) {
-  try_file(input);
+bool memory_file(Input input) {
+  const bool read = try_file(input);
   const auto bytes = std::as_bytes(input);
   std::vector<std::byte> resealed(bytes.begin(), bytes.end());
   reseal(resealed);
-  if (!std::equal(bytes.begin(), bytes.end(), resealed.begin())) {
-    try_file({reinterpret_cast<const std::uint8_t*>(resealed.data()), resealed.size()});
-  }
+  if (std::equal(bytes.begin(), bytes.end(), resealed.begin())) return read;
+  return try_file({reinterpret_cast<const std::uint8_t*>(resealed.data()), resealed.size()}) || read;
 }
 
 }  // namespace memlane::fuzz

@@ -93,10 +93,10 @@ void check(const ModelConfig& config, const MemoryOverrides& overrides) {
 
 }  // namespace
 
-void checkpoint(Input input) {
+bool checkpoint(Input input) {
   std::filesystem::create_directory(folder() / "single");
   const std::filesystem::path file = put("single/model.safetensors", safetensors_of(input));
-  accepts([&] { use(Checkpoint::open(folder() / "single")); });
+  const bool read = accepts([&] { use(Checkpoint::open(folder() / "single")); });
   accepts([&] {
     const SafetensorsFile tensors(file);
     for (const auto& each : tensors.tensors()) {
@@ -104,12 +104,13 @@ void checkpoint(Input input) {
       accepts([&] { tensors.integers(each.first); });
     }
   });
+  return read;
 }
 
-void checkpoint_index(Input input) {
+bool checkpoint_index(Input input) {
   put_shards();
   put("sharded/model.safetensors.index.json", input);
-  accepts([&] {
+  return accepts([&] {
     const Checkpoint checkpoint = Checkpoint::open(folder() / "sharded");
     use(checkpoint);
     for (const Tensor* tensor : checkpoint.tensors())
@@ -117,10 +118,10 @@ void checkpoint_index(Input input) {
   });
 }
 
-void config(Input input) {
+bool config(Input input) {
   put("config.json", input);
   ModelConfig read;
-  if (!accepts([&] { read = read_model_config(folder()); })) return;
+  if (!accepts([&] { read = read_model_config(folder()); })) return false;
   check(read);
   check(read, {});
   check(read, {.mem_layers = std::vector<int>{0}});
@@ -133,6 +134,7 @@ void config(Input input) {
                .memory_window = 16,
                .sliding_window = 9,
                .sinks = 2});
+  return true;
 }
 
 }  // namespace memlane::fuzz

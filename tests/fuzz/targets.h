@@ -15,21 +15,21 @@ using Input = std::span<const std::uint8_t>;
 /// sanitizer's report, another exception (a broken contract among them) or too much time or memory is a finding.
 struct Target {
   std::string_view name;
-  void (*run)(Input input);
+  bool (*run)(Input input);  ///< whether it was read, if only in one of the ways that are tried
 };
 
 /// All of them. The kept inputs of each are in tests/fuzz/corpus/NAME, words that it knows in dictionaries/NAME.dict.
 std::span<const Target> targets();
 
-void memory_file(Input input);       ///< opened, used, appended to, compacted
-void checkpoint(Input input);        ///< model.safetensors
-void checkpoint_index(Input input);  ///< model.safetensors.index.json beside two shards
-void config(Input input);            ///< config.json, and what flags make of it
-void tokenizer(Input input);         ///< tokenizer.model, which then encodes and decodes
-void text(Input input);              ///< documents, lists of token ids, ids to text
-void words(Input input);             ///< rope scalings, methods, choices of documents
-void run_file(Input input);          ///< of bench run
-void list_index(Input input);        ///< stored lists of keys, which are then added to
+bool memory_file(Input input);       ///< opened, used, appended to, compacted
+bool checkpoint(Input input);        ///< model.safetensors
+bool checkpoint_index(Input input);  ///< model.safetensors.index.json beside two shards
+bool config(Input input);            ///< config.json, and what flags make of it
+bool tokenizer(Input input);         ///< tokenizer.model, which then encodes and decodes
+bool text(Input input);              ///< documents, lists of token ids, ids to text
+bool words(Input input);             ///< rope scalings, methods, choices of documents
+bool run_file(Input input);          ///< of bench run
+bool list_index(Input input);        ///< stored lists of keys, which are then added to
 
 /// The input as text.
 std::string_view text_of(Input input);

@@ -27,19 +27,20 @@ void check_decoding(const Tokenizer& tokenizer, const std::vector<int>& ids) {
 }
 
 /// A tokenizer gives the same ids however a text is cut.
-void check_encoding(const Tokenizer& tokenizer, std::string_view text) {
-  accepts([&] {
+bool check_encoding(const Tokenizer& tokenizer, std::string_view text) {
+  return accepts([&] {
     const std::vector<int> ids = tokenizer.encode(text, false);
     check_decoding(tokenizer, ids);
     MEMLANE_EXPECTS(tokenizer.encode(text, false, 7) == ids);
   });
 }
 
-void check_rope(std::string_view words) {
+bool check_rope(std::string_view words) {
   RopeScaling base;
   base.original_length = 2048;
+  bool read = false;
   for (const std::size_t window : {std::size_t{0}, std::size_t{8192}}) {
-    accepts([&] {
+    read |= accepts([&] {
       const RopeScaling scaling = parse_rope_scaling("--rope", words, base, window);
       check_rope_scaling(scaling, 16, "--rope");
       const std::string said = to_text(scaling);
@@ -51,9 +52,10 @@ void check_rope(std::string_view words) {
       }
     });
   }
+  return read;
 }
 
-void check_method(std::string_view words) {
+bool check_method(std::string_view words) {
   ModelConfig model;
   model.num_layers = 4;
   model.num_heads = model.num_kv_heads = 2;
@@ -66,7 +68,7 @@ void check_method(std::string_view words) {
   base.window = base.memory_window = 512;
   base.last_context_length = 100;
   base.rope = base.memory_rope = model.rope;
-  accepts([&] {
+  return accepts([&] {
     const Method method = Method::parse(words);
     const MethodSettings settings = method.settings(model, base, 20000, 5);
     MEMLANE_EXPECTS(settings.memory.window > 0 && settings.memory.memory_window <= settings.memory.window);
@@ -95,9 +97,9 @@ const MemoryFile& library() {
 
 }  // namespace
 
-void tokenizer(Input input) {
+bool tokenizer(Input input) {
   put("tokenizer.model", input);
-  accepts([&] {
+  return accepts([&] {
     const Tokenizer opened = Tokenizer::open(folder());
     for (const std::string_view sample :
          {"", "Once upon a time", "  two  spaces\n\nand lines ", "\xe2\x96\x81\xf0\x9f\x98\x80<unk></s>\t1 2"}) {
@@ -112,31 +114,32 @@ void tokenizer(Input input) {
   });
 }
 
-void text(Input input) {
+bool text(Input input) {
   static const Tokenizer opened = Tokenizer::open(stories());
-  check_encoding(opened, text_of(input));
+  const bool encoded = check_encoding(opened, text_of(input));
   const std::vector<int> ids(input.begin(), input.end());
   check_decoding(opened, ids);
   const std::filesystem::path file = put("text", input);
   accepts([&] { check_decoding(opened, read_document(file, "text", opened).ids); });
   accepts([&] { check_decoding(opened, read_ids(file, opened.size())); });
+  return encoded;
 }
 
-void words(Input input) {
+bool words(Input input) {
   const std::string_view all = text_of(input).substr(0, text_of(input).find('\0'));  // as arguments end
-  check_rope(all);
-  check_method(all);
-  accepts([&] {
+  const bool is_rope = check_rope(all), is_method = check_method(all);
+  const bool is_choice = accepts([&] {
     const std::vector<std::string> choice = {std::string(all)};
     for (const std::uint32_t id : choose_documents(library(), "--documents", choice)) {
       MEMLANE_EXPECTS(!library().documents().at(id).dropped);
     }
   });
+  return is_rope || is_method || is_choice;
 }
 
-void run_file(Input input) {
+bool run_file(Input input) {
   const std::filesystem::path file = put("run.json", input);
-  accepts([&] {
+  return accepts([&] {
     const RunFile run = read_run_file(file);
     MEMLANE_EXPECTS(!run.models.empty() && !run.methods.empty() && !run.experiments.empty());
     accepts([&] { check_inputs(run); });
