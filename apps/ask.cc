@@ -135,6 +135,7 @@ bool answer(const Asked& asked, const Question& question) {
   Session session(asked.exec, asked.model, settings, asked.lookup, asked.memory.seen(), asked.memory.joint());
   session.set_stop_flag(&interrupt_flag());
   session.set_pieces(asked.options.budget.pieces());
+  session.set_on_disk(asked.memory.is_on_disk());
   if (!generation.json && &question == &asked.questions.front()) fmt::print(stderr, "{}", session.device_plan());
   SearchCount searched;
   session.set_count(&searched);

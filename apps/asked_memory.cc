@@ -5,6 +5,7 @@
 
 #include "kernels/error.h"
 #include "memory/document_choice.h"
+#include "runtime/resources.h"
 #include "runtime/stored_memory.h"
 
 namespace memlane {
@@ -39,7 +40,7 @@ std::vector<std::uint32_t> AskedDocuments::choose(const MemoryFile& file) const 
 
 AskedMemory::AskedMemory(CpuExec& exec, const MemoryFile& file, std::vector<std::uint32_t> ids, const Model& model,
                          const std::string& tokenizer_fingerprint, const MemorySettings& settings, const Lookup& lookup)
-    : ids_(std::move(ids)) {
+    : ids_(std::move(ids)), on_disk_(file.bytes() > free_memory()) {
   // How a question looks memory up is free; how the documents did while they were read is part of what their entries
   // mean.
   MemoryFileHeader asked_for = memory_header(model, tokenizer_fingerprint, settings, lookup);

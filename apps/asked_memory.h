@@ -42,6 +42,8 @@ class AskedMemory {
   const std::vector<const DocumentMemory*>& seen() const { return seen_; }
   /// Over the first of them, or null.
   const JointIndex* joint() const { return joint_ ? &*joint_ : nullptr; }
+  /// Whether not all of the file fits into memory.
+  bool is_on_disk() const { return on_disk_; }
   /// The id of each document seen.
   const std::vector<std::uint32_t>& ids() const { return ids_; }
 
@@ -50,6 +52,7 @@ class AskedMemory {
   std::vector<std::unique_ptr<DocumentMemory>> documents_;
   std::vector<const DocumentMemory*> seen_;
   std::optional<JointIndex> joint_;
+  bool on_disk_ = false;
 };
 
 /// Entries of documents.

@@ -82,7 +82,7 @@ std::uint64_t disk_bytes(const IngestWork& work, const Reading& reading) {
 
 }  // namespace
 
-IngestPlan plan_ingest(CpuExec& exec, const IngestWork& work) {
+IngestPlan plan_ingest(CpuExec& exec, const IngestWork& work, const std::string& memory) {
   IngestPlan plan;
   plan.memory = memory_need(exec, work, entries_at_once(work));
   ReadingCost cost;
@@ -93,7 +93,8 @@ IngestPlan plan_ingest(CpuExec& exec, const IngestWork& work) {
     plan.disk_bytes += disk_bytes(work, reading);
   }
   if (cost.matmul_flops > 0) {
-    plan.seconds = estimate_seconds(exec, work.config, work.settings, work.precision, work.lookup, cost);
+    plan.seconds = estimate_seconds(exec, work.config, work.settings, work.precision, work.lookup, cost) +
+                   static_cast<double>(plan.disk_bytes) * seconds_per_byte_written(memory);
   }
   return plan;
 }

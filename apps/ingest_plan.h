@@ -39,7 +39,8 @@ struct IngestPlan {
   double seconds = 0;
 };
 
-IngestPlan plan_ingest(CpuExec& exec, const IngestWork& work);
+/// memory: the file that it will be stored in.
+IngestPlan plan_ingest(CpuExec& exec, const IngestWork& work, const std::string& memory);
 
 /// Entries that each window can see of those before it within a budget, in whole windows. Throws InputError if not even
 /// one window can be kept. work.eviction says by which rule; how many it keeps is not looked at.

@@ -58,6 +58,8 @@ struct ListSearch {
                     ///< weight, as far as it is known
   float scale = 1;  ///< of scores in the softmax
   SearchCount* count = nullptr;
+  /// Called for stored keys some time before they are read, if they may lie on a disk; null: they do not.
+  void (*read_ahead)(const void* data, std::size_t bytes) = nullptr;
 };
 
 /// What a search is of, for what it takes.

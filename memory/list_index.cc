@@ -307,6 +307,18 @@ ListIndex::Extent ListIndex::extent_of(const ListSettings& settings, std::size_t
   return extent;
 }
 
+std::vector<std::pair<std::size_t, std::size_t>> ListIndex::merged_entries(const ListSettings& settings,
+                                                                           std::size_t before, std::size_t after) {
+  std::vector<std::pair<std::size_t, std::size_t>> merged;
+  if (settings.lists == 1) return merged;
+  for (std::size_t size = settings.chunk * kMerged; size <= after; size *= kMerged) {
+    // Where four of them are full they are clustered as one of the next size at once.
+    const auto times = [&](std::size_t entries) { return entries / size - entries / (size * kMerged); };
+    merged.emplace_back(size, (times(after) - times(before)) * size);
+  }
+  return merged;
+}
+
 std::size_t ListIndex::lists_at_most(const ListSettings& settings, std::size_t entries, std::size_t documents) {
   const std::size_t merged = merged_lists(settings, entries);  // and some: cells have one at least, and round theirs
   const std::size_t lists = std::max(merged + merged / 8, entries / settings.chunk * settings.lists);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "memory/key_index.h"
@@ -45,6 +46,9 @@ class ListIndex : public KeyIndex {
     std::size_t chunks = 0, lists = 0;
   };
   static Extent extent_of(const ListSettings& settings, std::size_t entries);
+  /// What is clustered together while a document grows from `before` entries to `after`: how many at a time, and all.
+  static std::vector<std::pair<std::size_t, std::size_t>> merged_entries(const ListSettings& settings,
+                                                                         std::size_t before, std::size_t after);
   /// Lists of any indexes over so many entries of so many documents, at most.
   static std::size_t lists_at_most(const ListSettings& settings, std::size_t entries, std::size_t documents);
 

@@ -53,11 +53,12 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 
 namespace {
 
+const auto kPage = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+
 /// Of all pages that lie whole in `mapped`. Advice: failing changes speed only.
 void advise(std::span<const std::byte> mapped, int advice) {
-  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<std::uintptr_t>(mapped.data()) + page - 1) / page * page;
-  const auto end = reinterpret_cast<std::uintptr_t>(mapped.data() + mapped.size()) / page * page;
+  const auto begin = (reinterpret_cast<std::uintptr_t>(mapped.data()) + kPage - 1) / kPage * kPage;
+  const auto end = reinterpret_cast<std::uintptr_t>(mapped.data() + mapped.size()) / kPage * kPage;
   if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, advice);
 }
 
@@ -73,6 +74,11 @@ void expect_scattered_reads(std::span<const std::byte> mapped) {
 
 void expect_reads_in_order(std::span<const std::byte> mapped) {
   advise(mapped, MADV_NORMAL);
+}
+
+void read_ahead(const void* data, std::size_t bytes) {
+  const auto from = reinterpret_cast<std::uintptr_t>(data), begin = from / kPage * kPage;
+  ::madvise(reinterpret_cast<void*>(begin), from + bytes - begin, MADV_WILLNEED);
 }
 
 }  // namespace memlane

@@ -95,6 +95,7 @@ void Memory::attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> 
     for (std::size_t at = begin; at < end; at += step) {
       const std::size_t first = at - begin, last = std::min(end - begin, first + step);
       if (pieces_.pause) pieces_.pause();
+      if (read_ahead_ != nullptr && lookup_.has_lists()) read_values_ahead(exec, all, selected.ids.slice(first, last));
       attend_selected(exec, of_piece.slice(first, last), all, selected.ids.slice(first, last),
                       selected.scores.slice(first, last), scale, slice(out, at, begin + last));
     }
@@ -204,9 +205,29 @@ void Memory::search(CpuExec& exec, std::size_t layer_slot, View<const float, 3> 
                           .candidates = lookup_.top_k * lists_.rerank,
                           .mass = lists_.mass,
                           .scale = scale,
-                          .count = count_};
+                          .count = count_,
+                          .read_ahead = read_ahead_};
   search_lists(exec, queries, all, {chunks_.data(), {shape_.kv_heads, chunks_.size() / shape_.kv_heads}}, how, ids,
                scores, tail);
+}
+
+void Memory::read_values_ahead(CpuExec& exec, View<const EntryBlock, 2> all, View<const std::int64_t, 3> ids) const {
+  std::vector<std::int64_t> begins(all.extent(1) + 1);
+  for (std::size_t block = 0; block < all.extent(1); ++block) {
+    begins[block + 1] = begins[block] + static_cast<std::int64_t>(all.data()[block].count);
+  }
+  const std::size_t heads = ids.extent(1), k = ids.extent(2), group = heads / shape_.kv_heads;
+  const std::size_t row_bytes = shape_.head_dim * size_of(shape_.dtype);
+  exec.pool().run(ids.extent(0) * heads, [&](std::size_t row, std::size_t) {
+    const EntryBlock* const blocks = all.data() + row % heads / group * all.extent(1);
+    for (const std::int64_t id : std::span(ids.data() + row * k, k)) {
+      if (id < 0) break;
+      const auto after = std::upper_bound(begins.begin(), begins.end(), id);
+      const auto at = static_cast<std::size_t>(after - begins.begin()) - 1;
+      const auto entry = static_cast<std::size_t>(id - begins[at]);
+      read_ahead_(static_cast<const std::byte*>(blocks[at].values) + entry * row_bytes, row_bytes);
+    }
+  });
 }
 
 /// Each document's index (or a scan of a document whose index waits for keys) proposes; the best of all proposals are

@@ -67,6 +67,9 @@ class Memory {
   /// Looks at entries in pieces from now on: dense and exact lookups do, those with indexes pause after each call
   /// alone. Results are the same, bit for bit. No pause: all at once.
   void set_pieces(Pieces pieces) { pieces_ = std::move(pieces); }
+  /// Where stored entries may lie on a disk: lookups with lists call this, from several threads, for what they choose,
+  /// all of a token's at a time, before they read it. Null: never; asking takes time.
+  void set_read_ahead(void (*read_ahead)(const void* data, std::size_t bytes)) { read_ahead_ = read_ahead; }
   /// Called with the layer, the queries and the scale of each call of attend() before it attends; for measuring.
   using Observer = std::function<void(std::size_t layer_slot, View<const float, 3> queries, float scale)>;
   void set_observer(Observer observer) { observer_ = std::move(observer); }
@@ -91,6 +94,7 @@ class Memory {
   void propose(CpuExec& exec, const DocumentMemory& document, std::size_t layer_slot, View<const float, 3> queries,
                View<std::int64_t, 3> ids, View<float, 3> scores);
 
+  void read_values_ahead(CpuExec& exec, View<const EntryBlock, 2> all, View<const std::int64_t, 3> ids) const;
   bool in_pieces(View<const EntryBlock, 2> all, std::size_t bytes_per_entry) const;
   void attend_in_pieces(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> all, float scale,
                         AttentionPartial out);
@@ -100,6 +104,7 @@ class Memory {
   EntryShape shape_;
   Lookup lookup_;
   Pieces pieces_;
+  void (*read_ahead_)(const void* data, std::size_t bytes) = nullptr;
   ListSettings lists_;  // of a lookup that has lists
   std::vector<const DocumentMemory*> documents_;
   const JointIndex* joint_ = nullptr;  // over the first of them, or none

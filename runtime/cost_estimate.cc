@@ -5,7 +5,9 @@
 
 #include "kernels/attention.h"
 #include "kernels/entries.h"
+#include "kernels/layers.h"
 #include "kernels/matmul.h"
+#include "runtime/local_attention.h"
 #include "runtime/lookup_cost.h"
 #include "runtime/short_timing.h"
 #include "runtime/weights.h"
@@ -29,7 +31,7 @@ double seconds_per_score(CpuExec& exec, const ModelConfig& config, DType dtype) 
   const std::size_t entries = 2048;
   const std::size_t d = config.head_dim;
   // Fewer of absurdly wide models: an estimate comes before anybody asked whether the model fits.
-  const std::size_t tokens = std::clamp<std::size_t>((std::size_t{1} << 22) / (config.num_heads * d), 1, 128);
+  const std::size_t tokens = std::clamp<std::size_t>((std::size_t{1} << 22) / (config.num_heads * d), 1, 512);
   const auto keys = Buffer<std::byte>::zeroed(key_elements(entries, d, dtype) * size_of(dtype));
   const auto values = Buffer<std::byte>::zeroed(entries * d * size_of(dtype));
   // Of bfloat16 values where the decoder's are: attention takes another way with them.
@@ -39,9 +41,61 @@ double seconds_per_score(CpuExec& exec, const ModelConfig& config, DType dtype) 
   const AttentionPartial out = buffer.get(tokens, config.num_heads, d);
   const double seconds = seconds_of([&] {
     attend(exec, {queries.data(), {tokens, config.num_heads, d}}, {blocks.data(), {config.num_kv_heads, 1}}, 0.1F,
-           Visibility::all(), out);
+           Visibility::causal_from(entries - tokens), out);  // as the end of a window: with the triangle
   });
-  return seconds / static_cast<double>(tokens * config.num_heads * entries);
+  return seconds / static_cast<double>(config.num_heads * tokens * (entries - tokens / 2));
+}
+
+/// Seconds that a token takes beside matrix products, attention and lookups.
+struct PassingSeconds {
+  double layer = 0;         ///< in a layer: what is done to each number, and keeping keys and values for the window
+  double memory_layer = 0;  ///< beyond that, for keys and values that move to memory
+};
+
+PassingSeconds passing_seconds(CpuExec& exec, const ModelConfig& config, const MemorySettings& settings, DType dtype) {
+  constexpr std::size_t kWidest = std::size_t{1} << 16;  // of absurdly wide models a part
+  const std::size_t hidden = std::min(config.hidden_size, kWidest), ffn = std::min(config.intermediate_size, kWidest);
+  const std::size_t d = config.head_dim, heads = std::clamp<std::size_t>(kWidest / d, 1, config.num_kv_heads);
+  // A window, if it is not larger than a few million numbers: what fits into caches takes less.
+  const std::size_t tokens =
+      std::clamp<std::size_t>((std::size_t{1} << 21) / std::max({hidden, ffn, heads * d}), 1, settings.memory_window);
+  ModelConfig narrow = config;
+  narrow.num_layers = 2;  // without memory, and with
+  narrow.num_heads = narrow.num_kv_heads = heads;
+  MemorySettings all;
+  all.mem_layers = {1};
+  all.mem_dtype = settings.mem_dtype;
+  all.window = all.memory_window = tokens;
+  all.rope = settings.rope;
+  all.memory_rope = settings.memory_rope;
+  LocalAttention<CpuExec> local(exec, narrow, all, dtype);
+  std::vector<float> x(tokens * hidden, 0.5F), h(x), weight(hidden, 1.0F), gate(tokens * ffn, 0.5F), up(gate);
+  std::vector<float> keys(tokens * heads * d, 0.5F), values(keys);
+  const View<float, 3> k(keys.data(), {tokens, heads, d}), v(values.data(), {tokens, heads, d});
+  const bool rounds = dtype == DType::bf16;
+  const auto norm = [&] {
+    rms_norm(exec, {x.data(), {tokens, hidden}}, {weight.data(), {hidden}}, 1e-5F, {h.data(), {tokens, hidden}});
+    add(exec, {x.data(), {tokens, hidden}}, {h.data(), {tokens, hidden}});
+  };
+  const double both = seconds_of([&] {
+    local.begin(exec, tokens);
+    for (const std::size_t layer : {std::size_t{0}, std::size_t{1}}) {
+      norm();
+      if (rounds) round_to_bf16(exec, k.flat());
+      if (rounds) round_to_bf16(exec, v.flat());
+      local.store(exec, layer, k, v);
+      norm();
+      swiglu(exec, {gate.data(), {tokens, ffn}}, {up.data(), {tokens, ffn}}, {gate.data(), {tokens, ffn}});
+    }
+  });
+  local.advance();
+  const EntryShape shape = {{1}, heads, d, settings.mem_dtype};
+  const double moving = seconds_of([&] { local.to_segment(shape); });
+  const auto part = [&](std::size_t of, std::size_t all) { return static_cast<double>(of) / static_cast<double>(all); };
+  const double whole = std::max(
+      {part(config.hidden_size, hidden), part(config.intermediate_size, ffn), part(config.num_kv_heads, heads)});
+  return {both / 2 * whole / static_cast<double>(tokens),
+          moving * part(config.num_kv_heads, heads) / static_cast<double>(tokens)};
 }
 
 }  // namespace
@@ -51,6 +105,7 @@ ReadingCost& ReadingCost::operator+=(const ReadingCost& other) {
   scores += other.scores;
   stored += other.stored;
   for (const auto& [entries, tokens] : other.lookups) lookups[entries] += tokens;
+  growth.insert(growth.end(), other.growth.begin(), other.growth.end());
   return *this;
 }
 
@@ -65,6 +120,7 @@ ReadingCost reading_cost(const ModelConfig& config, const MemorySettings& settin
   const double whole_layers = settings.mem_layers.back();
   const double attending_layers = count(settings.mem_layers.size() - 1);
   ReadingCost cost;
+  cost.growth = {{std::min(first, kept), std::min(tokens, kept)}};
   for (std::size_t window = first; window < tokens; window += settings.window) {
     const std::size_t end = std::min(tokens, window + settings.window);
     for (std::size_t begin = window; begin < end; begin += settings.memory_window) {
@@ -86,11 +142,17 @@ double estimate_seconds(CpuExec& exec, const ModelConfig& config, const MemorySe
   double seconds = cost.matmul_flops * seconds_per_flop(exec, config, precision.weights) +
                    cost.scores * seconds_per_score(exec, config, precision.compute);
   if (cost.stored == 0) return seconds;
-  const auto tokens_stored = static_cast<std::size_t>(cost.stored) / settings.mem_layers.size();
+  const auto memory_layers = static_cast<double>(settings.mem_layers.size());
+  const auto tokens_stored = static_cast<std::size_t>(cost.stored / memory_layers);
+  const PassingSeconds passing = passing_seconds(exec, config, settings, precision.compute);
+  seconds += cost.stored * (passing.memory_layer + passing.layer * (settings.mem_layers.back() + 1) / memory_layers);
   const std::size_t seen = cost.lookups.empty() ? 0 : cost.lookups.rbegin()->first;
   const std::size_t most = std::max(seen, std::min(settings.memory_window, tokens_stored));
   const LookupCost memory(exec, config, settings, lookup, most);
   for (const auto& [entries, tokens] : cost.lookups) seconds += tokens * memory.seconds_per_token(entries);
+  for (const auto& [before, after] : cost.growth) {
+    seconds += memory_layers * memory.merging_seconds(before, after);
+  }
   return seconds + cost.stored * memory.seconds_per_entry();
 }
 

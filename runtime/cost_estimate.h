@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <limits>
 #include <map>
+#include <utility>
+#include <vector>
 
 #include "kernels/exec.h"
 #include "kernels/weight_format.h"
@@ -18,6 +20,8 @@ struct ReadingCost {
   /// Tokens that look memory up, by the entries that they see there, each once for every memory layer that does.
   std::map<std::size_t, double> lookups = {};
   double stored = 0;  ///< entries that go to memory, each once for every memory layer
+  /// Tokens that each document has in memory before, and then.
+  std::vector<std::pair<std::size_t, std::size_t>> growth = {};
 
   ReadingCost& operator+=(const ReadingCost& other);
 };

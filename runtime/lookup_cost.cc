@@ -10,6 +10,9 @@
 #include <vector>
 
 #include "memory/document_memory.h"
+#include "memory/entry_rows.h"
+#include "memory/key_index.h"
+#include "memory/list_index.h"
 #include "memory/memory.h"
 #include "runtime/short_timing.h"
 
@@ -136,10 +139,26 @@ LookupCost::LookupCost(CpuExec& exec, const ModelConfig& config, const MemorySet
   seconds_per_token_[0] = 0;
   // One index was made by one thread; those of all layers and heads are made by all threads.
   const std::size_t indexes = settings.mem_layers.size() * config.num_kv_heads;
-  seconds_per_entry_ = lookup.has_index() ? indexing / static_cast<double>(documents[0].entries()) *
-                                                static_cast<double>(config.num_kv_heads) /
-                                                static_cast<double>(std::min(exec.threads(), indexes))
-                                          : 0;
+  const double heads_at_once =
+      static_cast<double>(config.num_kv_heads) / static_cast<double>(std::min(exec.threads(), indexes));
+  const auto made = static_cast<double>(documents[0].entries());
+  seconds_per_entry_ = lookup.has_index() ? indexing / made * heads_at_once : 0;
+  if (measured.kind == Lookup::Kind::ivf && most > entries) {
+    merging_ = ListSettings::of(measured);
+    const EntryRows rows(documents[0].blocks(0, 0), shape.head_dim);
+    const double seconds = seconds_of([&] { make_whole_index(measured, shape.head_dim, exec.micro(), rows); });
+    // Keys are compared with a number of means that grows as the root of their own.
+    seconds_per_merged_entry_ = seconds / made * heads_at_once / std::sqrt(made);
+  }
+}
+
+double LookupCost::merging_seconds(std::size_t before, std::size_t after) const {
+  if (!merging_) return 0;
+  double seconds = 0;
+  for (const auto& [size, entries] : ListIndex::merged_entries(*merging_, before, after)) {
+    seconds += static_cast<double>(entries) * seconds_per_merged_entry_ * std::sqrt(static_cast<double>(size));
+  }
+  return seconds;
 }
 
 double LookupCost::seconds_per_token(std::size_t entries) const {

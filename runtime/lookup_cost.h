@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <map>
+#include <optional>
 
 #include "kernels/exec.h"
+#include "memory/list_settings.h"
 #include "memory/lookup.h"
 #include "runtime/model_config.h"
 
@@ -25,10 +27,15 @@ class LookupCost {
   double seconds_per_token(std::size_t entries) const;
   /// Seconds for taking one entry of a memory layer up into the key indexes; 0 without.
   double seconds_per_entry() const { return seconds_per_entry_; }
+  /// Seconds beyond that for clustering lists together while a document grows from `before` entries of a memory layer
+  /// to `after`.
+  double merging_seconds(std::size_t before, std::size_t after) const;
 
  private:
   std::map<std::size_t, double> seconds_per_token_;  // measured, by entries; from 0
   double seconds_per_entry_ = 0;
+  std::optional<ListSettings> merging_;  // of lists that are clustered together
+  double seconds_per_merged_entry_ = 0;  // of one entry, to the root of those clustered together
 };
 
 }  // namespace memlane

@@ -8,9 +8,11 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <chrono>
 #include <fstream>
 #include <limits>
 #include <optional>
+#include <vector>
 
 #include "kernels/error.h"
 
@@ -55,6 +57,14 @@ std::uint64_t left_of_address_space() {
   return limit.rlim_cur > used ? limit.rlim_cur - used : 0;
 }
 
+/// The path, or the nearest above it that exists.
+std::filesystem::path nearest_existing(const std::filesystem::path& path) {
+  std::filesystem::path at = std::filesystem::absolute(path);
+  std::error_code error;
+  while (!std::filesystem::exists(at, error) && at.has_relative_path()) at = at.parent_path();
+  return at;
+}
+
 }  // namespace
 
 std::uint64_t free_memory() {
@@ -86,12 +96,32 @@ std::uint64_t peak_memory() {
 }
 
 std::uint64_t free_disk(const std::filesystem::path& path) {
-  std::filesystem::path at = std::filesystem::absolute(path);
-  std::error_code error;
-  while (!std::filesystem::exists(at, error) && at.has_relative_path()) at = at.parent_path();
+  const std::filesystem::path at = nearest_existing(path);
   struct ::statvfs status {};
   if (::statvfs(at.c_str(), &status) != 0) return kUnlimited;  // unknown: the write itself will tell
   return static_cast<std::uint64_t>(status.f_bavail) * status.f_frsize;
+}
+
+double seconds_per_byte_written(const std::filesystem::path& path) {
+  constexpr std::size_t kBytes = std::size_t{4} << 20, kCommit = 512;  // as a window is stored
+  const std::filesystem::path at = nearest_existing(path);
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::is_directory(at, error) ? at : at.parent_path();
+  const int file = ::open(folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+  if (file < 0) return 0;
+  const std::vector<char> bytes(kBytes, 1);
+  bool written = true;
+  double least = std::numeric_limits<double>::infinity();  // what else is on its way there does not count
+  for (int round = 0; round < 5; ++round) {
+    const auto start = std::chrono::steady_clock::now();
+    for (const std::size_t count : {kBytes, kCommit}) {
+      written = written && ::write(file, bytes.data(), count) == static_cast<::ssize_t>(count);
+      written = written && ::fdatasync(file) == 0;
+    }
+    least = std::min(least, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  ::close(file);
+  return written ? least / kBytes : 0;
 }
 
 void require_memory(std::uint64_t bytes, std::string_view what, std::string_view advice) {

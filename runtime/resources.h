@@ -31,6 +31,10 @@ std::uint64_t peak_memory();
 /// Bytes free to this user on the file system of `path` (of its nearest existing parent).
 std::uint64_t free_disk(const std::filesystem::path& path);
 
+/// Seconds that a byte takes on its way to the disk of `path`, measured with a few that leave no trace; 0 if it is not
+/// known.
+double seconds_per_byte_written(const std::filesystem::path& path);
+
 /// Throws InputError if `bytes` do not fit in free memory. what: "the weights of DIR"; advice: what the user can do.
 void require_memory(std::uint64_t bytes, std::string_view what, std::string_view advice);
 

@@ -9,6 +9,7 @@
 
 #include "kernels/exec.h"
 #include "memory/document_memory.h"
+#include "memory/mapped_file.h"
 #include "memory/memory.h"
 #include "runtime/engine.h"
 #include "runtime/model.h"
@@ -76,6 +77,9 @@ class Session {
   void set_record(MemoryWeights* record) { engine_.set_record(record); }
   /// See Memory::set_pieces; for models on the CPU.
   void set_pieces(Memory::Pieces pieces) { memory_.set_pieces(std::move(pieces)); }
+  /// Whether stored entries may lie on a disk, from which they are then read ahead: Memory::set_read_ahead; for models
+  /// on the CPU.
+  void set_on_disk(bool on_disk) { memory_.set_read_ahead(on_disk ? read_ahead : nullptr); }
   /// Counts what searches of lists look at from here on; for models on the CPU.
   void set_count(SearchCount* count) { memory_.set_count(count); }
   /// How the memory of the model's GPU is divided, a line for people; empty where the model is on the CPU.

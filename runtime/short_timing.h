@@ -1,21 +1,27 @@
 #pragma once
 
-#include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <vector>
+
+#include "runtime/median.h"
 
 namespace memlane {
 
-/// Seconds that one call of `work` takes: the least of a few, after one to warm up.
+/// Seconds that one call of `work` takes: the median of a few, or of as many as there are in some milliseconds, after
+/// one to warm up. What takes long takes more than the least of them.
 template <class Work>
 double seconds_of(const Work& work) {
-  double best = 0;
-  for (int round = 0; round < 4; ++round) {
+  constexpr std::size_t kLeastRounds = 3;
+  constexpr double kLeastSeconds = 0.02;
+  std::vector<double> rounds;
+  work();
+  for (double all = 0; rounds.size() < kLeastRounds || all < kLeastSeconds; all += rounds.back()) {
     const auto start = std::chrono::steady_clock::now();
     work();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (round > 0) best = round == 1 ? seconds : std::min(best, seconds);
+    rounds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
-  return best;
+  return median(rounds);
 }
 
 }  // namespace memlane

@@ -279,7 +279,7 @@ class RowSearch {
     std::fill_n(space_.in_order_counts, count_, std::size_t{0});
     space_.stored.score(
         {blocks.data() + kv_head * blocks.extent(1), blocks.extent(1)}, block_begins,
-        [&](std::uint32_t index) { return index >> row_shift_; },
+        [&](std::uint32_t index) { return index >> row_shift_; }, search_.read_ahead,
         [&](const StoredScores::Request& request, float score) {
           const std::size_t row = request.index >> row_shift_, at = row * size_.candidates;
           Candidate& candidate = space_.in_order[at + space_.in_order_counts[row]++];

@@ -49,31 +49,30 @@ class StoredScores {
   /// Calls take(request, score) for each request, in order of the entries, then of their indices if those
   /// rose with every add().
   /// blocks: of a kv head; begins: where each begins in the numbering of entries, and the end of the last.
-  /// row_of(index): whose query it is.
+  /// row_of(index): whose query it is. read_ahead: see ListSearch.
   template <class RowOf, class Take>
   void score(std::span<const EntryBlock> blocks, std::span<const std::int64_t> begins, const RowOf& row_of,
-             const Take& take) {
+             void (*read_ahead)(const void*, std::size_t), const Take& take) {
     sort(static_cast<std::uint64_t>(begins.back()));
     std::size_t block = 0;
     for (std::size_t i = 0; i < count_; ++i) {
+      if (read_ahead != nullptr && i % kReadAhead == 0) {
+        read_panels(blocks, begins, {requests_ + i, std::min(kReadAhead, count_ - i)}, read_ahead);
+      }
       const Request& request = requests_[i];
       if (i + kAhead < count_ && requests_[i + kAhead].entry < begins[block + 1]) {
         fetch(blocks[block], requests_[i + kAhead].entry - static_cast<std::size_t>(begins[block]));
       }
-      if (begins[block + 1] <= request.entry) {
-        block =
-            static_cast<std::size_t>(std::upper_bound(begins.begin(), begins.end(), request.entry) - begins.begin()) -
-            1;
-        MEMLANE_EXPECTS(block < blocks.size());
-      }
+      if (begins[block + 1] <= request.entry) block = block_of(begins, request.entry);
       take(request,
            score_of(row_of(request.index), blocks[block], request.entry - static_cast<std::size_t>(begins[block])));
     }
   }
 
  private:
-  static constexpr std::size_t kAhead = 4;  // requests whose keys are on their way
-  static constexpr int kDigitBits = 11;     // that are sorted by at once
+  static constexpr std::size_t kAhead = 4;         // requests whose keys are on their way
+  static constexpr std::size_t kReadAhead = 1024;  // those on their way from a disk
+  static constexpr int kDigitBits = 11;            // that are sorted by at once
   static constexpr std::uint32_t kDigits = std::uint32_t{1} << kDigitBits;
   static constexpr std::size_t kFewRequests = 2048;  // that are sorted by comparing
 
@@ -92,6 +91,27 @@ class StoredScores {
       std::partial_sum(begins_, begins_ + kDigits, begins_);
       for (std::size_t i = 0; i < count_; ++i) sorted_[begins_[digit(requests_[i])]++] = requests_[i];
       std::swap(requests_, sorted_);
+    }
+  }
+
+  static std::size_t block_of(std::span<const std::int64_t> begins, std::uint32_t entry) {
+    const auto after = std::upper_bound(begins.begin(), begins.end(), std::int64_t{entry});
+    MEMLANE_EXPECTS(after != begins.end());
+    return static_cast<std::size_t>(after - begins.begin()) - 1;
+  }
+
+  /// Reads ahead the panels of keys, each once: where it crosses pages they are read together.
+  void read_panels(std::span<const EntryBlock> blocks, std::span<const std::int64_t> begins,
+                   std::span<const Request> requests, void (*read_ahead)(const void*, std::size_t)) const {
+    const std::byte* last = nullptr;
+    for (const Request& request : requests) {
+      const std::size_t at = block_of(begins, request.entry);
+      const EntryBlock& block = blocks[at];
+      const std::size_t bytes = padded_head_dim(head_dim_, block.dtype) * size_of(block.dtype) * kPanelEntries;
+      const std::size_t panel = (request.entry - static_cast<std::size_t>(begins[at])) / kPanelEntries;
+      const std::byte* const keys = static_cast<const std::byte*>(block.keys) + panel * bytes;
+      if (keys != last) read_ahead(keys, bytes);
+      last = keys;
     }
   }
 

@@ -52,5 +52,6 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 void let_go(std::span<const std::byte> /*mapped*/) {}
 void expect_scattered_reads(std::span<const std::byte> /*mapped*/) {}
 void expect_reads_in_order(std::span<const std::byte> /*mapped*/) {}
+void read_ahead(const void* /*data*/, std::size_t /*bytes*/) {}
 
 }  // namespace memlane

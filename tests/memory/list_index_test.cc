@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -135,6 +136,42 @@ TEST(ListIndex, ClustersFullChunksTogether) {
   const ListIndex::Extent extent = ListIndex::extent_of(kSettings, keys.n);
   EXPECT_EQ(extent.chunks, index.chunks().size());
   EXPECT_NEAR(static_cast<double>(extent.lists), static_cast<double>(lists[0] + lists[1] + lists[2] + lists[3]), 10);
+}
+
+TEST(ListIndex, ClustersSixteenChunksTogetherAtOnce) {
+  const Keys keys(16 * kSettings.chunk);
+  const ListIndex index = keys.indexed(64);
+  EXPECT_EQ(index.chunks().size(), 1U);
+  expect_moments(index, keys);
+}
+
+/// What is clustered together as an index grows, by what is left of it: whoever predicts times counts on that.
+TEST(ListIndex, SaysWhatItClustersTogether) {
+  using Merged = std::vector<std::pair<std::size_t, std::size_t>>;
+  EXPECT_EQ(ListIndex::merged_entries(kSettings, 0, 511), Merged());
+  EXPECT_EQ(ListIndex::merged_entries(kSettings, 0, 513), (Merged{{512, 512}}));
+  EXPECT_EQ(ListIndex::merged_entries(kSettings, 600, 1000), (Merged{{512, 0}}));
+  EXPECT_EQ(ListIndex::merged_entries(kSettings, 600, 2048), (Merged{{512, 1024}, {2048, 2048}}));
+  EXPECT_EQ(ListIndex::merged_entries({.chunk = 128, .lists = 1}, 0, 2048), Merged());
+}
+
+TEST(ListIndex, CutsACellOfManyAlikeKeys) {
+  Keys keys(4096);  // all but a few the same: in one cell
+  for (std::size_t i = 0; i < keys.n; ++i) {
+    if (i % 64 != 0)
+      std::copy_n(keys.keys.begin(), kHeadDim, keys.keys.begin() + static_cast<std::ptrdiff_t>(i * kHeadDim));
+  }
+  const reference::FloatEntries entries(keys.keys.data(), keys.values.data(), keys.n, kHeadDim);
+  const auto index = ListIndex::whole(kSettings, kHeadDim, micro(), entries.rows());
+  std::vector<int> seen(keys.n, 0);
+  ASSERT_EQ(index->chunks().size(), 1U);
+  std::size_t alike = 0;  // lists with some of them
+  for (const KeyList& list : std::span(index->chunks()[0].list, index->chunks()[0].lists)) {
+    for (std::size_t i = 0; i < list.count; ++i) ++seen[list.entries[i]];
+    alike += std::any_of(list.entries, list.entries + list.count, [](std::uint32_t entry) { return entry % 64 != 0; });
+  }
+  EXPECT_THAT(seen, ::testing::Each(1));
+  EXPECT_GE(alike, 4U) << "each piece is clustered by itself";
 }
 
 TEST(ListIndex, OfAllEntriesTogetherHasOneChunk) {

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <map>
+#include <mutex>
 
 #include "memory/memory.h"
 #include "tests/reference/random_memory.h"
@@ -38,9 +40,11 @@ class Library {
   std::deque<reference::RandomDocument>& documents() { return documents_; }
 
   /// Attention outputs over the documents in the given order, [tokens, heads, head_dim].
-  std::vector<float> attend(const std::vector<std::size_t>& order, std::size_t threads = 2) {
+  std::vector<float> attend(const std::vector<std::size_t>& order, std::size_t threads = 2,
+                            void (*read_ahead)(const void*, std::size_t) = nullptr) {
     CpuExec exec(threads);
     Memory memory(kShape, lookup_);
+    memory.set_read_ahead(read_ahead);
     for (const std::size_t each : order) memory.add(documents_[each].memory());
     PartialBuffer buffer;
     const AttentionPartial partial = buffer.get(kTokens, kHeads, kHeadDim);
@@ -232,6 +236,46 @@ TEST(MemoryLookup, AutomaticIsDenseThenExactThenLists) {
   EXPECT_NE(resolve(automatic, 1000000).reason, "");
   EXPECT_EQ(resolve(lookup_of("exact", 5), 10).lookup.kind, Lookup::Kind::exact);
   EXPECT_EQ(resolve(lookup_of("exact", 5), 10).reason, "");
+}
+
+/// What was asked for ahead.
+struct Asked {
+  static void take(const void* data, std::size_t bytes) {
+    const std::scoped_lock lock(mutex);
+    of_size[bytes].push_back(static_cast<const std::byte*>(data));
+  }
+  static inline std::mutex mutex;
+  static inline std::map<std::size_t, std::vector<const std::byte*>> of_size;
+};
+
+TEST(MemoryLookup, ReadingAheadAsksForThePanelsOfKeysAndForTheValuesThatAreReadAndChangesNothing) {
+  constexpr std::size_t kTop = 12, kRow = kHeadDim * 2, kPanel = kPanelEntries * kRow;
+  for (const char* name : {"int8", "ivf"}) {
+    Library library(lookup_of(name, kTop), {{70, 3}, {40}, {130, 20}});
+    const std::vector<float> before = library.attend({0, 1, 2});
+    Asked::of_size.clear();
+    EXPECT_EQ(library.attend({0, 1, 2}, 2, Asked::take), before) << name;
+    ASSERT_EQ(Asked::of_size.size(), 2U) << name;
+    EXPECT_EQ(Asked::of_size[kRow].size(), kTokens * kHeads * kTop) << name;
+    EXPECT_GE(Asked::of_size[kPanel].size(), kKvHeads) << name;
+    for (const auto& [bytes, starts] : Asked::of_size) {
+      for (const std::byte* const start : starts) {
+        bool found = false;
+        for (const auto& document : library.documents()) {
+          for (std::size_t head = 0; head < kKvHeads; ++head) {
+            for (const EntryBlock& block : document.memory().blocks(1, head)) {
+              const auto* from = static_cast<const std::byte*>(bytes == kPanel ? block.keys : block.values);
+              const std::size_t end = (bytes == kPanel ? panels_for(block.count) : block.count) * bytes;
+              if (start < from || start >= from + end) continue;
+              found = true;
+              EXPECT_EQ(static_cast<std::size_t>(start - from) % bytes, 0U) << name;
+            }
+          }
+        }
+        EXPECT_TRUE(found) << name;
+      }
+    }
+  }
 }
 
 TEST(MemoryLookup, SeesWhatADocumentGainsLater) {
