@@ -69,7 +69,8 @@ PassingSeconds passing_seconds(CpuExec& exec, const ModelConfig& config, const M
   all.rope = settings.rope;
   all.memory_rope = settings.memory_rope;
   LocalAttention<CpuExec> local(exec, narrow, all, dtype);
-  std::vector<float> x(tokens * hidden, 0.5F), h(x), weight(hidden, 1.0F), gate(tokens * ffn, 0.5F), up(gate);
+  std::vector<float> x(tokens * hidden, 0.5F), h(x), weight(hidden, 1.0F), gate(tokens * ffn, 0.5F), up(gate),
+      gated(gate);
   std::vector<float> keys(tokens * heads * d, 0.5F), values(keys);
   const View<float, 3> k(keys.data(), {tokens, heads, d}), v(values.data(), {tokens, heads, d});
   const bool rounds = dtype == DType::bf16;
@@ -85,7 +86,7 @@ PassingSeconds passing_seconds(CpuExec& exec, const ModelConfig& config, const M
       if (rounds) round_to_bf16(exec, v.flat());
       local.store(exec, layer, k, v);
       norm();
-      swiglu(exec, {gate.data(), {tokens, ffn}}, {up.data(), {tokens, ffn}}, {gate.data(), {tokens, ffn}});
+      swiglu(exec, {gate.data(), {tokens, ffn}}, {up.data(), {tokens, ffn}}, {gated.data(), {tokens, ffn}});
     }
   });
   local.advance();
