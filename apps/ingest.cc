@@ -349,8 +349,9 @@ int Ingest::run() {
   if (writer_) match_stored(jobs_, writer_->stored());
   require_new_names(jobs_, writer_ ? &writer_->stored() : nullptr);
 
-  const IngestPlan plan =
-      plan_ingest(exec, {config, settings_, precision, lookup, readings(), eviction_}, options_.memory);
+  const IngestWork work = {config, settings_, precision, lookup, readings(), eviction_};
+  IngestPlan plan = plan_ingest(exec, work);
+  if (!options_.quiet || options_.json) plan.seconds = ingest_seconds(exec, work, plan, options_.memory);
   if (!options_.quiet) print_plan(plan);
   const bool something_to_do = std::any_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return !job.complete; });
   bool interrupted = false;

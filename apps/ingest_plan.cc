@@ -82,21 +82,25 @@ std::uint64_t disk_bytes(const IngestWork& work, const Reading& reading) {
 
 }  // namespace
 
-IngestPlan plan_ingest(CpuExec& exec, const IngestWork& work, const std::string& memory) {
+IngestPlan plan_ingest(const CpuExec& exec, const IngestWork& work) {
   IngestPlan plan;
   plan.memory = memory_need(exec, work, entries_at_once(work));
+  for (const Reading& reading : work.readings) {
+    if (reading.done < reading.tokens) plan.disk_bytes += disk_bytes(work, reading);
+  }
+  return plan;
+}
+
+double ingest_seconds(CpuExec& exec, const IngestWork& work, const IngestPlan& plan, const std::string& memory) {
   ReadingCost cost;
   for (const Reading& reading : work.readings) {
     if (reading.done == reading.tokens) continue;
     cost += reading_cost(work.config, work.settings, reading.done, reading.tokens,
                          work.eviction ? work.eviction->entries : kNoLimit);
-    plan.disk_bytes += disk_bytes(work, reading);
   }
-  if (cost.matmul_flops > 0) {
-    plan.seconds = estimate_seconds(exec, work.config, work.settings, work.precision, work.lookup, cost) +
-                   static_cast<double>(plan.disk_bytes) * seconds_per_byte_written(memory);
-  }
-  return plan;
+  if (cost.matmul_flops == 0) return 0;
+  return estimate_seconds(exec, work.config, work.settings, work.precision, work.lookup, cost) +
+         static_cast<double>(plan.disk_bytes) * seconds_per_byte_written(memory);
 }
 
 std::size_t entries_to_keep(const CpuExec& exec, const IngestWork& work, const MemoryBudget& budget) {

@@ -36,11 +36,13 @@ struct IngestWork {
 struct IngestPlan {
   MemoryNeed memory;
   std::uint64_t disk_bytes = 0;
-  double seconds = 0;
+  double seconds = 0;  ///< ingest_seconds(), where anybody is told
 };
 
-/// memory: the file that it will be stored in.
-IngestPlan plan_ingest(CpuExec& exec, const IngestWork& work, const std::string& memory);
+IngestPlan plan_ingest(const CpuExec& exec, const IngestWork& work);
+/// How long it will take, in seconds, from measurements that take a second themselves. memory: the file that it will be
+/// stored in.
+double ingest_seconds(CpuExec& exec, const IngestWork& work, const IngestPlan& plan, const std::string& memory);
 
 /// Entries that each window can see of those before it within a budget, in whole windows. Throws InputError if not even
 /// one window can be kept. work.eviction says by which rule; how many it keeps is not looked at.

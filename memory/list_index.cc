@@ -341,6 +341,7 @@ std::size_t ListIndex::own_bytes_for(const ListSettings& settings, std::size_t h
 
 std::size_t ListIndex::adding_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t key_bytes,
                                     std::size_t at_once, std::size_t in_all) {
+  if (at_once == 0 || in_all == 0) return 0;
   // A chunk's keys and values at a time: of each its list, twice, what it is apart from its means, and three copies for
   // the covariances (add_covariances).
   const std::size_t columns = panels_for(head_dim) * kPanelEntries;
@@ -349,8 +350,10 @@ std::size_t ListIndex::adding_bytes(const ListSettings& settings, std::size_t he
   for (std::size_t size = settings.chunk * kMerged; settings.lists > 1 && size <= in_all; size *= kMerged) {
     merging = merging_bytes(settings, head_dim, key_bytes, size);
   }
-  // Chunks that begin with few keys have fewer lists and entries, so that others come together.
-  const bool fewer = settings.chunk % at_once != 0 || at_once < settings.lists * kLeastKeys;
+  // Chunks that begin with few keys have fewer lists and entries, so that others come together. Entries that come all
+  // at once are cut into full ones.
+  const bool whole = settings.chunk % at_once == 0 || at_once % settings.chunk == 0 || at_once >= in_all;
+  const bool fewer = !whole || at_once < std::min(in_all, settings.lists * kLeastKeys);
   if (settings.lists > 1 && fewer) merging = merging_bytes(settings, head_dim, key_bytes, in_all);
   return std::min(at_once, settings.chunk) * row + merging;
 }

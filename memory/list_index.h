@@ -49,6 +49,8 @@ class ListIndex : public KeyIndex {
   /// What is clustered together while a document grows from `before` entries to `after`: how many at a time, and all.
   static std::vector<std::pair<std::size_t, std::size_t>> merged_entries(const ListSettings& settings,
                                                                          std::size_t before, std::size_t after);
+  /// Means that a key is compared with where so many entries are clustered together.
+  static std::size_t means_compared(const ListSettings& settings, std::size_t entries);
   /// Lists of any indexes over so many entries of so many documents, at most.
   static std::size_t lists_at_most(const ListSettings& settings, std::size_t entries, std::size_t documents);
 

@@ -98,6 +98,11 @@ std::size_t ListIndex::merged_lists(const ListSettings& settings, std::size_t en
   return std::max<std::size_t>(entries / std::max(settings.chunk / settings.lists / 2, kLeastKeys), 1);
 }
 
+std::size_t ListIndex::means_compared(const ListSettings& settings, std::size_t entries) {
+  const std::size_t lists = merged_lists(settings, entries), cells = cells_for(lists);
+  return cells == 1 ? lists : cells + lists / cells;
+}
+
 std::size_t ListIndex::merging_bytes(const ListSettings& settings, std::size_t head_dim, std::size_t key_bytes,
                                      std::size_t entries) {
   const std::size_t lists = merged_lists(settings, entries);
@@ -105,7 +110,7 @@ std::size_t ListIndex::merging_bytes(const ListSettings& settings, std::size_t h
   // entry.
   return entries * (key_bytes + 3 * sizeof(std::uint32_t)) + lists * head_dim * (sizeof(double) + sizeof(float)) +
          (entries + lists * kPanelEntries) / kPanelEntries * key_list_panel_bytes(head_dim) +
-         kLargest * entries / cells_for(lists) * 3 * head_dim * sizeof(float);
+         std::min(entries, kLargest * entries / cells_for(lists)) * 3 * head_dim * sizeof(float);
 }
 
 /// Which chunks are clustered together now that the last one is full: kMerged of one level, and with what would come of

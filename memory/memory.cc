@@ -23,6 +23,9 @@ std::size_t found_bytes(const Lookup& lookup, std::size_t heads, std::size_t k, 
   return heads * times * k * (sizeof(std::int64_t) + sizeof(float));
 }
 
+/// Values that are asked of a disk before the first of them is read.
+constexpr std::size_t kReadAhead = 16384;
+
 /// Tokens whose proposals fit in kProposalBytes.
 std::size_t proposing_tokens(const Lookup& lookup, std::size_t heads, std::size_t k, std::size_t documents) {
   return std::max<std::size_t>(1, kProposalBytes / found_bytes(lookup, heads, k, documents));
@@ -90,12 +93,15 @@ void Memory::attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> 
     if (estimates) tail = tail_.get(end - begin, queries.extent(1), queries.extent(2));
     const Selected selected = select(exec, layer_slot, of_piece, scale, all, estimates ? &tail : nullptr);
     // Chosen entries are scattered over the file: what a token's bring with them is looked at before the next.
-    const std::size_t of_token = queries.extent(1) * selected.ids.extent(2) * kMappedAround;
-    const std::size_t step = pieces_.pause ? std::max<std::size_t>(1, pieces_.bytes / of_token) : end - begin;
+    const std::size_t of_token = queries.extent(1) * selected.ids.extent(2);
+    std::size_t step = end - begin;
+    if (pieces_.pause) step = std::max<std::size_t>(1, pieces_.bytes / (of_token * kMappedAround));
+    const bool reads_ahead = read_ahead_ != nullptr && lookup_.has_lists();
+    if (reads_ahead) step = std::min(step, std::max<std::size_t>(1, kReadAhead / of_token));
     for (std::size_t at = begin; at < end; at += step) {
       const std::size_t first = at - begin, last = std::min(end - begin, first + step);
       if (pieces_.pause) pieces_.pause();
-      if (read_ahead_ != nullptr && lookup_.has_lists()) read_values_ahead(exec, all, selected.ids.slice(first, last));
+      if (reads_ahead) read_values_ahead(exec, all, selected.ids.slice(first, last));
       attend_selected(exec, of_piece.slice(first, last), all, selected.ids.slice(first, last),
                       selected.scores.slice(first, last), scale, slice(out, at, begin + last));
     }

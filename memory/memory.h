@@ -68,7 +68,7 @@ class Memory {
   /// alone. Results are the same, bit for bit. No pause: all at once.
   void set_pieces(Pieces pieces) { pieces_ = std::move(pieces); }
   /// Where stored entries may lie on a disk: lookups with lists call this, from several threads, for what they choose,
-  /// all of a token's at a time, before they read it. Null: never; asking takes time.
+  /// many at a time, before they read it. Null: never; asking takes time.
   void set_read_ahead(void (*read_ahead)(const void* data, std::size_t bytes)) { read_ahead_ = read_ahead; }
   /// Called with the layer, the queries and the scale of each call of attend() before it attends; for measuring.
   using Observer = std::function<void(std::size_t layer_slot, View<const float, 3> queries, float scale)>;

@@ -92,11 +92,13 @@ PassingSeconds passing_seconds(CpuExec& exec, const ModelConfig& config, const M
   local.advance();
   const EntryShape shape = {{1}, heads, d, settings.mem_dtype};
   const double moving = seconds_of([&] { local.to_segment(shape); });
-  const auto part = [&](std::size_t of, std::size_t all) { return static_cast<double>(of) / static_cast<double>(all); };
-  const double whole = std::max(
-      {part(config.hidden_size, hidden), part(config.intermediate_size, ffn), part(config.num_kv_heads, heads)});
-  return {both / 2 * whole / static_cast<double>(tokens),
-          moving * part(config.num_kv_heads, heads) / static_cast<double>(tokens)};
+  const auto times = [](std::size_t whole, std::size_t used) {
+    return static_cast<double>(whole) / static_cast<double>(used);
+  };
+  const double wider = std::max(
+      {times(config.hidden_size, hidden), times(config.intermediate_size, ffn), times(config.num_kv_heads, heads)});
+  return {both / 2 * wider / static_cast<double>(tokens),
+          moving * times(config.num_kv_heads, heads) / static_cast<double>(tokens)};
 }
 
 }  // namespace

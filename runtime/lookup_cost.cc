@@ -147,8 +147,9 @@ LookupCost::LookupCost(CpuExec& exec, const ModelConfig& config, const MemorySet
     merging_ = ListSettings::of(measured);
     const EntryRows rows(documents[0].blocks(0, 0), shape.head_dim);
     const double seconds = seconds_of([&] { make_whole_index(measured, shape.head_dim, exec.micro(), rows); });
-    // Keys are compared with a number of means that grows as the root of their own.
-    seconds_per_merged_entry_ = seconds / made * heads_at_once / std::sqrt(made);
+    indexed_ = documents[0].entries();
+    seconds_per_merged_entry_ =
+        seconds / made * heads_at_once / static_cast<double>(ListIndex::means_compared(*merging_, indexed_));
   }
 }
 
@@ -156,7 +157,9 @@ double LookupCost::merging_seconds(std::size_t before, std::size_t after) const 
   if (!merging_) return 0;
   double seconds = 0;
   for (const auto& [size, entries] : ListIndex::merged_entries(*merging_, before, after)) {
-    seconds += static_cast<double>(entries) * seconds_per_merged_entry_ * std::sqrt(static_cast<double>(size));
+    if (size <= indexed_) continue;  // is among what seconds_per_entry() counts
+    seconds += static_cast<double>(entries) * seconds_per_merged_entry_ *
+               static_cast<double>(ListIndex::means_compared(*merging_, size));
   }
   return seconds;
 }

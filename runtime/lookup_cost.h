@@ -35,7 +35,8 @@ class LookupCost {
   std::map<std::size_t, double> seconds_per_token_;  // measured, by entries; from 0
   double seconds_per_entry_ = 0;
   std::optional<ListSettings> merging_;  // of lists that are clustered together
-  double seconds_per_merged_entry_ = 0;  // of one entry, to the root of those clustered together
+  std::size_t indexed_ = 0;              // entries whose index was made
+  double seconds_per_merged_entry_ = 0;  // and clustered together, for each mean that it is compared with
 };
 
 }  // namespace memlane

@@ -13,7 +13,7 @@ namespace memlane {
 template <class Work>
 double seconds_of(const Work& work) {
   constexpr std::size_t kLeastRounds = 3;
-  constexpr double kLeastSeconds = 0.02;
+  constexpr double kLeastSeconds = 0.005;
   std::vector<double> rounds;
   work();
   for (double all = 0; rounds.size() < kLeastRounds || all < kLeastSeconds; all += rounds.back()) {

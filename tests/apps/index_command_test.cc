@@ -390,6 +390,16 @@ TEST_F(JointIndexCommand, IsThereWholeOrNotAtAllWhereverItIsStopped) {
   EXPECT_TRUE(interrupted && finished);
 }
 
+TEST_F(MemoryIndexCommand, IsLeftAsItIsByIngestingTheSameDocumentAgain) {
+  for (const char* name : {"ivf", "int8", "Flat"}) {
+    const Words documents = {write("a.txt", story(200, 1))}, flags = {"--index", name};
+    ingest(name, documents, flags);
+    const std::string once = read_text(path(name));
+    ingest(name, documents, flags);
+    EXPECT_EQ(read_text(path(name)), once) << name;
+  }
+}
+
 TEST_F(MemoryIndexCommand, RefusesWhatCannotBe) {
   ingest("m", {write("a.txt", story(50, 1))});
   for (const char* name : {"dense", "exact", "Flat", "IVF4,Flat", "auto", "garbage"}) {
