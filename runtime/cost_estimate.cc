@@ -56,9 +56,9 @@ PassingSeconds passing_seconds(CpuExec& exec, const ModelConfig& config, const M
   constexpr std::size_t kWidest = std::size_t{1} << 16;  // of absurdly wide models a part
   const std::size_t hidden = std::min(config.hidden_size, kWidest), ffn = std::min(config.intermediate_size, kWidest);
   const std::size_t d = config.head_dim, heads = std::clamp<std::size_t>(kWidest / d, 1, config.num_kv_heads);
-  // A window, if it is not larger than a few million numbers: what fits into caches takes less.
+  // Not a whole window: what is measured before anything is read must not take more memory than reading does.
   const std::size_t tokens =
-      std::clamp<std::size_t>((std::size_t{1} << 21) / std::max({hidden, ffn, heads * d}), 1, settings.memory_window);
+      std::clamp<std::size_t>((std::size_t{1} << 19) / std::max({hidden, ffn, heads * d}), 1, settings.memory_window);
   ModelConfig narrow = config;
   narrow.num_layers = 2;  // without memory, and with
   narrow.num_heads = narrow.num_kv_heads = heads;

@@ -103,26 +103,29 @@ std::uint64_t free_disk(const std::filesystem::path& path) {
 }
 
 double seconds_per_byte_written(const std::filesystem::path& path) {
-  constexpr std::size_t kBytes = std::size_t{4} << 20, kCommit = 512;  // as a window is stored
-  constexpr double kSlow = 0.05;                                       // seconds, which are not spent again
+  constexpr std::size_t kPiece = std::size_t{256} << 10, kPieces = 16, kCommit = 512;  // as a window is stored
+  constexpr double kSlow = 0.05;  // seconds, which are not spent again
   const std::filesystem::path at = nearest_existing(path);
   std::error_code error;
   const std::filesystem::path folder = std::filesystem::is_directory(at, error) ? at : at.parent_path();
   const int file = ::open(folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
   if (file < 0) return 0;
-  const std::vector<char> bytes(kBytes, 1);
+  const std::vector<char> bytes(kPiece, 1);
   bool written = true;
   double least = std::numeric_limits<double>::infinity();  // what else is on its way there does not count
   for (int round = 0; round < 3 && (round == 0 || least < kSlow); ++round) {
     const auto start = std::chrono::steady_clock::now();
-    for (const std::size_t count : {kBytes, kCommit}) {
+    const auto put = [&](std::size_t count) {
       written = written && ::write(file, bytes.data(), count) == static_cast<::ssize_t>(count);
-      written = written && ::fdatasync(file) == 0;
-    }
+    };
+    for (std::size_t piece = 0; piece < kPieces; ++piece) put(kPiece);
+    written = written && ::fdatasync(file) == 0;
+    put(kCommit);
+    written = written && ::fdatasync(file) == 0;
     least = std::min(least, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   ::close(file);
-  return written ? least / kBytes : 0;
+  return written ? least / (kPiece * kPieces) : 0;
 }
 
 void require_memory(std::uint64_t bytes, std::string_view what, std::string_view advice) {
