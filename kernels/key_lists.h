@@ -24,10 +24,22 @@ std::size_t key_list_panel_bytes(std::size_t head_dim);
 void write_list_key(const MicroKernels& micro, std::byte* panels, std::size_t at, const float* key,
                     std::size_t head_dim);
 
+/// Lists of a chunk that were made of one cell of its keys, and lie one behind the other: what is known of each cell as
+/// a whole.
+struct ListCells {
+  static constexpr std::size_t kLeastLists = 4;  ///< in the mean over the cells of a chunk
+  std::size_t count = 0;                         ///< 0: the chunk has no cells
+  const std::uint32_t* begins = nullptr;  ///< [count + 1]: each one's first list, rising from 0 to the chunk's lists
+  const float* means = nullptr;           ///< of keys, [ceil(count / 32)][head_dim][32]
+  const float* variances = nullptr;       ///< of each element of keys, the same
+  const float* log_counts = nullptr;      ///< of keys, [count filled up to a multiple of 32]: -inf for absent cells
+};
+
 /// Lists of entries of one key/value head that were clustered together, and what is known of each as a whole.
 struct ListChunk {
   const KeyList* list = nullptr;  ///< [lists]
   std::size_t lists = 0;
+  ListCells cells;
   const std::byte* mean_codes = nullptr;  ///< means of the keys, as the keys of a KeyList are
   const float* means = nullptr;           ///< the same means, [ceil(lists / 32)][head_dim][32]
   const float* spreads = nullptr;  ///< [lists filled up to a multiple of 32]: the variance of a list's keys, to that
@@ -47,7 +59,7 @@ struct ListChunk {
 /// What a search looked at, for all of its query rows together.
 struct SearchCount {
   std::atomic<std::uint64_t> rows{0};
-  std::atomic<std::uint64_t> lists{0};  ///< whose means were compared
+  std::atomic<std::uint64_t> lists{0};  ///< whose means were compared, and cells
   std::atomic<std::uint64_t> keys{0};   ///< that were scanned
 };
 
@@ -76,6 +88,8 @@ std::size_t search_lists_bytes(std::size_t threads, const ListSearch& search, co
 /// Approximate search: for every query token and head the lists whose best key is expected to have the greatest score,
 /// first 128 of them, then those where that is greater than the least of the candidates found; of their keys, scanned
 /// in int8, the best candidates; and of those the k best by their stored keys, of equal scores those with smaller ids.
+/// Of many lists in cells only those of the cells whose best key is expected to have the greatest score are looked at,
+/// about 40 times the square root of their number, unless weights of all are asked for (a tail, or mass below 1).
 /// If a list's n keys are normally distributed with mean m and covariance r C (r its spread, C that of the chunk) and
 /// values follow keys linearly, with mean w and covariance r B, its weight is n exp(s q.m + r s^2 qCq / 2) and the
 /// weighted mean of its values w + r s qB.

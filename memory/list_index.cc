@@ -263,6 +263,11 @@ void ListIndex::update_views(std::size_t first) {
     for (std::size_t list = 0; list < chunk.lists; ++list) chunk.views[list] = chunk.of[list].keys;
     views_.push_back({.list = chunk.views.data(),
                       .lists = chunk.lists,
+                      .cells = {.count = chunk.cell_begins.empty() ? 0 : chunk.cell_begins.size() - 1,
+                                .begins = chunk.cell_begins.data(),
+                                .means = chunk.cell_means.data(),
+                                .variances = chunk.cell_variances.data(),
+                                .log_counts = chunk.cell_log_counts.data()},
                       .mean_codes = chunk.mean_codes.data(),
                       .means = chunk.means.data(),
                       .spreads = chunk.spreads.data(),
@@ -284,7 +289,8 @@ std::size_t ListIndex::bytes() const {
   for (const Chunk& chunk : chunks_) {
     sum += chunk.mean_codes.bytes() + chunk.means.bytes() + chunk.spreads.bytes() + chunk.reaches.bytes() +
            chunk.value_means.bytes() + chunk.log_counts.bytes() + chunk.key_covariance.bytes() +
-           chunk.value_covariance.bytes();
+           chunk.value_covariance.bytes() + chunk.cell_begins.size() * sizeof(std::uint32_t) +
+           chunk.cell_means.bytes() + chunk.cell_variances.bytes() + chunk.cell_log_counts.bytes();
     for (const List& list : chunk.of) {
       sum += panels_for(list.keys.count) * key_list_panel_bytes(head_dim_) + list.keys.count * sizeof(std::uint32_t) +
              sizeof(List) + sizeof(KeyList);

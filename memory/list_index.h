@@ -85,6 +85,8 @@ class ListIndex : public KeyIndex {
     Buffer<std::byte> mean_codes;  // as ListChunk has it, as all below
     Buffer<float> means, log_counts, value_means;
     Buffer<float> spreads, reaches, key_covariance, value_covariance;
+    std::vector<std::uint32_t> cell_begins;  // as ListCells has it, as the three below; empty: there are none
+    Buffer<float> cell_means, cell_variances, cell_log_counts;
     std::vector<float> variances;  // [lists]: of keys, all elements together
     Buffer<std::byte> panels;      // of a merged chunk's lists, as
     Buffer<std::uint32_t> entries;
@@ -116,6 +118,7 @@ class ListIndex : public KeyIndex {
   void add_covariances(const MicroKernels& micro, Chunk& chunk, View<const float, 2> keys,
                        View<const float, 2> values) const;
   static void update_spreads(Chunk& chunk);
+  void set_cells(Chunk& chunk, std::vector<std::uint32_t> begins) const;
   std::vector<float> mean_rows(const Chunk& chunk) const;
 
   View<const float, 2> measured(View<const float, 2> rows, std::vector<float>& storage) const;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "kernels/clusters.h"
 #include "kernels/error.h"
@@ -173,6 +174,7 @@ ListIndex::Chunk ListIndex::merged(const MicroKernels& micro, const EntryRows& e
   std::vector<std::uint32_t> list_of(n);
   std::vector<std::vector<std::uint32_t>> of_list;
   std::vector<float> storage, measured_means;
+  std::vector<std::uint32_t> begins(1);
   for (std::size_t cell = 0, first_list = 0; cell < cells.size(); ++cell) {
     const std::span<const std::uint32_t> rows = cells.rows(cell);
     const std::size_t here = lists_of_cell(rows.size(), n, wanted);
@@ -201,9 +203,11 @@ ListIndex::Chunk ListIndex::merged(const MicroKernels& micro, const EntryRows& e
       ids += to.count;
     }
     first_list += here;
+    begins.push_back(static_cast<std::uint32_t>(first_list));
   }
   add_value_moments(micro, chunk, list_of, entries, begin);
   update_spreads(chunk);
+  if (cells.size() > 1 && cells.size() <= lists / ListCells::kLeastLists) set_cells(chunk, std::move(begins));
   return chunk;
 }
 
@@ -230,6 +234,45 @@ void ListIndex::set_key_moments(const MicroKernels& micro, Chunk& chunk, std::si
   chunk.variances[list] = static_cast<float>(variance);
   chunk.log_counts.data()[list] = static_cast<float>(std::log(count));
   write_list_key(micro, chunk.mean_codes.data(), list, mean.data(), head_dim_);
+}
+
+/// What is known of cells whose lists are complete: that follows from their moments. Within a list keys are taken to
+/// vary as all keys of the chunk do around the means of their lists, times the list's spread.
+void ListIndex::set_cells(Chunk& chunk, std::vector<std::uint32_t> begins) const {
+  const std::size_t cells = begins.size() - 1, filled = panels_for(cells) * kPanelEntries;
+  chunk.cell_begins = std::move(begins);
+  chunk.cell_means = Buffer<float>::zeroed(filled * head_dim_);
+  chunk.cell_variances = Buffer<float>::zeroed(filled * head_dim_);
+  chunk.cell_log_counts = Buffer<float>(filled);
+  std::fill_n(chunk.cell_log_counts.data(), filled, kNone);
+  std::vector<double> within(head_dim_), sums(head_dim_), squares(head_dim_);
+  for (std::size_t d = 0; d < head_dim_; ++d) {
+    within[d] = static_cast<double>(chunk.key_covariance.data()[in_value_panels(d, d, head_dim_)]);
+  }
+  for (std::size_t cell = 0; cell < cells; ++cell) {
+    std::fill(sums.begin(), sums.end(), 0.0);
+    std::fill(squares.begin(), squares.end(), 0.0);
+    double count = 0, spread = 0;
+    for (std::size_t list = chunk.cell_begins[cell]; list < chunk.cell_begins[cell + 1]; ++list) {
+      const auto keys = static_cast<double>(chunk.of[list].keys.count);
+      count += keys;
+      spread += keys * static_cast<double>(chunk.spreads.data()[list]);
+      for (std::size_t d = 0; d < head_dim_; ++d) {
+        const auto mean = static_cast<double>(chunk.means.data()[in_panels(list, d, head_dim_)]);
+        sums[d] += keys * mean;
+        squares[d] += keys * mean * mean;
+      }
+    }
+    if (count == 0) continue;
+    chunk.cell_log_counts.data()[cell] = static_cast<float>(std::log(count));
+    for (std::size_t d = 0; d < head_dim_; ++d) {
+      const double mean = sums[d] / count;
+      const double between = std::max(squares[d] / count - mean * mean, 0.0);
+      chunk.cell_means.data()[in_panels(cell, d, head_dim_)] = static_cast<float>(mean);
+      chunk.cell_variances.data()[in_panels(cell, d, head_dim_)] =
+          static_cast<float>(between + within[d] * spread / count);
+    }
+  }
 }
 
 /// What remains of a chunk whose lists have their keys: means of values and covariances. list_of: of each entry from

@@ -1,8 +1,9 @@
 // A ListIndex as bytes. Numbers are little-endian; every part begins at a multiple of 64:
 //
 //   [head 64]
-//   for each chunk: [chunk head 64][u32 counts of the lists][f32 variances][means][their codes][value means]
-//   [covariances of keys, of values], then for each list [u32 entries][panels]
+//   for each chunk: [chunk head 64][u32 counts of the lists][u32 begins of cells and the end, if it has cells]
+//   [f32 variances][means][their codes][value means][covariances of keys, of values], then for each list
+//   [u32 entries][panels]
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -16,7 +17,7 @@ namespace memlane {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-constexpr std::array<char, 8> kMagic = {'M', 'L', 'L', 'I', 'S', 'T', 'S', '3'};
+constexpr std::array<char, 8> kMagic = {'M', 'L', 'L', 'I', 'S', 'T', 'S', '4'};
 
 struct Head {
   std::array<char, 8> magic;
@@ -25,8 +26,8 @@ struct Head {
 };
 static_assert(sizeof(Head) == kAlignment);
 struct ChunkHead {
-  std::uint64_t lists, capacity, count, level;
-  std::array<std::uint64_t, 4> zero;
+  std::uint64_t lists, capacity, count, level, cells;
+  std::array<std::uint64_t, 3> zero;
 };
 static_assert(sizeof(ChunkHead) == kAlignment);
 
@@ -75,6 +76,17 @@ class Reader {
   std::size_t at_ = 0;
 };
 
+/// Where the lists of a chunk's cells begin, and their end; nothing where it has none.
+std::vector<std::uint32_t> read_cells(Reader& reader, const ChunkHead& chunk) {
+  if (chunk.cells == 0) return {};
+  if (chunk.level == 0 || chunk.cells > chunk.lists / ListCells::kLeastLists) refuse("a chunk with too many cells");
+  const std::uint32_t* begins = reader.take<std::uint32_t>(chunk.cells + 1);
+  bool whole = begins[0] == 0 && begins[chunk.cells] == chunk.lists;
+  for (std::size_t cell = 0; cell < chunk.cells; ++cell) whole = whole && begins[cell] < begins[cell + 1];
+  if (!whole) refuse("a list in no cell, or in two");
+  return {begins, begins + chunk.cells + 1};
+}
+
 Head head_of(std::span<const std::byte> bytes) {
   Head head{};
   if (bytes.size() >= sizeof head) std::memcpy(&head, bytes.data(), sizeof head);
@@ -98,11 +110,13 @@ std::vector<std::byte> ListIndex::save() const {
   const Head head = {kMagic, head_dim_, size_, chunks_.size(), settings_.chunk, settings_.lists, {}};
   writer.put(&head, 1);
   for (const Chunk& chunk : chunks_) {
-    const ChunkHead chunk_head = {chunk.lists, chunk.capacity, chunk.count, chunk.level, {}};
+    const std::size_t cells = chunk.cell_begins.empty() ? 0 : chunk.cell_begins.size() - 1;
+    const ChunkHead chunk_head = {chunk.lists, chunk.capacity, chunk.count, chunk.level, cells, {}};
     writer.put(&chunk_head, 1);
     std::vector<std::uint32_t> counts;
     for (const List& list : chunk.of) counts.push_back(static_cast<std::uint32_t>(list.keys.count));
     writer.put(counts.data(), counts.size());
+    writer.put(chunk.cell_begins.data(), chunk.cell_begins.size());
     writer.put(chunk.variances.data(), chunk.variances.size());
     writer.put(chunk.means.data(), chunk.means.size());
     writer.put(chunk.mean_codes.data(), chunk.mean_codes.size());
@@ -141,6 +155,7 @@ std::unique_ptr<ListIndex> ListIndex::load(const ListSettings& settings, std::si
     chunk.count = chunk_head.count;
     chunk.level = chunk_head.level;
     const std::uint32_t* counts = reader.take<std::uint32_t>(chunk.lists);
+    std::vector<std::uint32_t> cells = read_cells(reader, chunk_head);
     const float* variances = reader.take<float>(chunk.lists);
     chunk.variances.assign(variances, variances + chunk.lists);
     reader.copy(chunk.means);
@@ -166,6 +181,7 @@ std::unique_ptr<ListIndex> ListIndex::load(const ListSettings& settings, std::si
     }
     if (found != chunk.count) refuse("an entry in no list");
     if (chunk.count > 0) index->update_spreads(chunk);
+    if (!cells.empty()) index->set_cells(chunk, std::move(cells));
     index->size_ += chunk.count;
     index->chunks_.push_back(std::move(chunk));
   }

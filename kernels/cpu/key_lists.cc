@@ -43,13 +43,16 @@ std::size_t candidates_of(const ListSearch& search, std::size_t entries) {
 
 std::size_t search_lists_bytes(std::size_t threads, const ListSearch& search, const ListSearchSize& size) {
   using namespace list_search;
+  const std::size_t width = filled(size.lists + size.chunks * (kPanelEntries - 1));
   const SearchSize space = {.head_dim = size.head_dim,
                             .chunks = size.chunks,
                             .lists = size.lists,
-                            .width = filled(size.lists + size.chunks * (kPanelEntries - 1)),
+                            .width = width,
                             .probes = search.probes,
                             .candidates = candidates_of(search, size.entries),
-                            .estimates = size.estimates};
+                            .estimates = size.estimates,
+                            .panels = width / kPanelEntries,  // with cells a row compares fewer, and there are
+                            .cells = filled(size.lists / ListCells::kLeastLists + size.chunks * (kPanelEntries - 1))};
   const std::size_t group = size.heads / size.kv_heads;
   const std::size_t rows = space.rows_at_most(size.tokens * group, size.kv_heads, threads);
   return threads * SearchSpace::bytes(space, std::max(rows / group, std::size_t{1}) * group);
@@ -61,7 +64,8 @@ void search_lists(CpuExec& exec, View<const float, 3> queries, View<const EntryB
   using namespace list_search;
   const std::size_t kv_heads = blocks.extent(0), k = ids.extent(2);
   std::vector<Catalogue> catalogues;
-  for (std::size_t head = 0; head < kv_heads; ++head) catalogues.emplace_back(chunks, head);
+  const bool all_lists = tail != nullptr || search.mass < 1;
+  for (std::size_t head = 0; head < kv_heads; ++head) catalogues.emplace_back(chunks, head, search, all_lists);
   MEMLANE_EXPECTS(k >= 1 && search.candidates >= k && search.probes >= 1 && ids.extents() == scores.extents());
   MEMLANE_EXPECTS(chunks.extent(0) == kv_heads);
   std::vector<std::int64_t> begins(blocks.extent(1) + 1, 0);
@@ -75,10 +79,13 @@ void search_lists(CpuExec& exec, View<const float, 3> queries, View<const EntryB
                      .width = catalogues.front().width(),
                      .probes = search.probes,
                      .candidates = candidates_of(search, static_cast<std::size_t>(begins.back())),
-                     .estimates = tail != nullptr};
+                     .estimates = tail != nullptr,
+                     .panels = 0};
   for (const Catalogue& each : catalogues) {  // of saved ones nobody knows that they are of a size
     size.lists = std::max(size.lists, each.present);
     size.width = std::max(size.width, each.width());
+    size.panels = std::max(size.panels, each.panels);
+    if (each.has_opened()) size.cells = std::max(size.cells, each.cell_begins.back());
   }
   const QueryRows rows(queries, kv_heads,
                        size.rows(queries.extent(0) * queries.extent(1) / kv_heads, kv_heads, exec.threads()));

@@ -18,16 +18,16 @@ namespace memlane::list_search {
 class ListChoice {
  public:
   struct Space {
-    /// lists: that a row may scan.
+    /// width: of a row's reaches; lists: that it may scan.
     Space(ScratchLayout& layout, std::size_t width, std::size_t rows, std::size_t lists)
         : most(filled(lists)),
           reaches(layout.take<float>(rows * most)),
           open(layout.take<std::uint32_t>(rows * most)),
           counts(layout.take<std::size_t>(rows)),
           taken(layout.take<float>(rows)),
-          weights(layout.take<float>(width + kPanelEntries)),
-          places(layout.take<std::uint32_t>(width + kPanelEntries)),
-          order(layout.take<std::int32_t>(width + kPanelEntries)) {}
+          weights(layout.take<float>(std::max(width, most) + kPanelEntries)),
+          places(layout.take<std::uint32_t>(std::max(width, most) + kPanelEntries)),
+          order(layout.take<std::int32_t>(std::max(width, most) + kPanelEntries)) {}
     /// Of a row, for each list that it may scan.
     static constexpr std::size_t kListBytes = sizeof(float) + sizeof(std::uint32_t);
     std::size_t most;
@@ -35,7 +35,7 @@ class ListChoice {
     std::uint32_t* open;  // [rows][most]: their places, rising
     std::size_t* counts;  // [rows]: of open
     float* taken;         // [rows]: lists that reach so far or farther are taken; NaN for none
-    float* weights;       // [width and a panel], as all below
+    float* weights;       // [width or most, and a panel], as all below
     std::uint32_t* places;
     std::int32_t* order;
   };
@@ -44,12 +44,13 @@ class ListChoice {
       : micro_(micro), catalogue_(catalogue), search_(search), space_(space) {}
 
   /// The lists that a row may scan, those that reach farthest: what they weigh together can be estimated, which of
-  /// their keys stand out cannot. reach, expected: [catalogue's width], the greatest score that is expected of each
-  /// list, never NaN, and the logarithm of its weight. reach is overwritten; expected is read where search.mass is
-  /// below 1.
-  void begin(std::size_t row, float* reach, const float* expected) {
-    const std::size_t wanted = std::min(search_.probes, catalogue_.width());
-    std::size_t count = collect_best(reach, wanted);
+  /// their keys stand out cannot. reach, expected: the greatest score that is expected of each list, never NaN, and the
+  /// logarithm of its weight; of the catalogue's panels of 32 lists `panels` (rising), or all if there are none. reach
+  /// is overwritten; expected is read where search.mass is below 1, and that of all lists.
+  void begin(std::size_t row, float* reach, const float* expected, std::span<const std::uint32_t> panels) {
+    const std::size_t width = panels.empty() ? catalogue_.width() : panels.size() * kPanelEntries;
+    const std::size_t wanted = std::min(search_.probes, width);
+    std::size_t count = collect_best({reach, width}, wanted);
     if (count > wanted) micro_.keep_best(wanted, count, space_.weights, space_.places, space_.order);
     count = std::min(count, wanted);
     if (search_.mass < 1) {
@@ -61,7 +62,12 @@ class ListChoice {
     float* const reaches = space_.reaches + row * space_.most;
     std::copy_n(space_.weights, count, reaches);
     std::fill(reaches + count, reaches + filled(count), kNothing);  // collect() reads whole panels
-    std::copy_n(space_.places, count, space_.open + row * space_.most);
+    std::uint32_t* const open = space_.open + row * space_.most;
+    std::copy_n(space_.places, count, open);
+    for (std::size_t i = 0; i < count && !panels.empty(); ++i) {
+      const std::uint32_t lane = open[i] % std::uint32_t{kPanelEntries};
+      open[i] = panels[open[i] / kPanelEntries] * std::uint32_t{kPanelEntries} + lane;
+    }
     space_.counts[row] = count;
     space_.taken[row] = std::numeric_limits<float>::quiet_NaN();
   }
@@ -91,17 +97,17 @@ class ListChoice {
 
   /// Brings those of reach that hold the best `wanted` into weights and places, in order; returns how many. Of many
   /// lists they are more than wanted by little: above a bound that a sample gives, if that leaves enough.
-  std::size_t collect_best(const float* reach, std::size_t wanted) {
-    const std::size_t width = catalogue_.width(), sample = width / kSampled;
+  std::size_t collect_best(std::span<const float> reach, std::size_t wanted) {
+    const std::size_t width = reach.size(), sample = width / kSampled;
     const std::size_t share = wanted * 5 / (4 * kSampled) + kLeastSample / 8;
     if (wanted >= kLeastSample && share < sample) {
       for (std::size_t i = 0; i < sample; ++i) space_.weights[i] = reach[i * kSampled + i % kSampled];
       std::iota(space_.places, space_.places + sample, 0U);
       const float bound = micro_.keep_best(share, sample, space_.weights, space_.places, space_.order);
-      const std::size_t count = micro_.collect(reach, width, below(bound), 0, space_.weights, space_.places);
+      const std::size_t count = micro_.collect(reach.data(), width, below(bound), 0, space_.weights, space_.places);
       if (count >= wanted) return count;
     }
-    return micro_.collect(reach, width, kNothing, 0, space_.weights, space_.places);
+    return micro_.collect(reach.data(), width, kNothing, 0, space_.weights, space_.places);
   }
 
   /// Brings those of a row's lists that are not taken and reach at least to `least` into weights, with their numbers

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/best_lists.h"
 #include "kernels/cpu/list_catalogue.h"
+#include "kernels/cpu/list_cells.h"
 #include "kernels/cpu/list_choice.h"
 #include "kernels/cpu/quantised_queries.h"
 #include "kernels/cpu/stored_scores.h"
@@ -49,7 +50,9 @@ struct SearchSize {
   std::size_t head_dim;
   std::size_t chunks, lists, width;  // of a kv head; width: Catalogue's
   std::size_t probes, candidates;
-  bool estimates;  // what is not chosen
+  bool estimates;         // what is not chosen
+  std::size_t panels;     // of 32 lists that a row compares
+  std::size_t cells = 0;  // in a row of them, where a row does not compare all lists
 
   /// Lists that a row may scan.
   std::size_t most_lists() const { return std::min(probes, lists); }
@@ -89,7 +92,9 @@ struct SearchSpace {
         best(layout, size.candidates, rows),
         stored(layout, size.head_dim, rows, rows * size.candidates),
         quantised(layout, size.head_dim, rows, at_once),
-        choice(layout, size.width, rows, size.scans_all() ? 0 : size.most_lists()) {
+        choice(layout, size.panels * kPanelEntries, rows, size.scans_all() ? 0 : size.most_lists()),
+        cells(layout, size.head_dim, size.cells > 0 ? at_once : 0, size.cells, size.width / kPanelEntries,
+              size.panels) {
     const std::size_t dim = size.head_dim, candidates = size.candidates, lists = rows * size.most_lists();
     chosen = layout.take<Chosen>(lists);
     scans = layout.take<Scan>(lists);
@@ -106,8 +111,8 @@ struct SearchSpace {
     roots = layout.take<float>(at_once);
     shifts = layout.take<float>(size.estimates ? at_once * size.chunks * filled(dim) : 0);
     of_lists = layout.take<float>(at_once * kPanelEntries);
-    expected = layout.take<float>(at_once * size.width);
-    reach = layout.take<float>(at_once * size.width);
+    expected = layout.take<float>(at_once * size.panels * kPanelEntries);
+    reach = layout.take<float>(at_once * size.panels * kPanelEntries);
     scanned = layout.take<float>(at_once * kScanned);
     collected = layout.take<FoundScores>(at_once);
     sum = layout.take<float>(filled(dim));
@@ -127,6 +132,7 @@ struct SearchSpace {
   StoredScores stored;
   QuantisedQueries quantised;
   ListChoice::Space choice;
+  CellChoice::Space cells;
   Chosen* chosen;                               // [rows][lists]: by place, those scanned at once
   Scan* scans;                                  // by place, then row
   std::size_t *chosen_counts, *scanned_counts;  // [rows]: of chosen
@@ -136,7 +142,7 @@ struct SearchSpace {
   float *queries, *scaled;                      // [rows][head_dim]
   float *products, *shifts;                     // [at once][head_dim], [at once][chunks][head_dim]
   float *spreads, *roots, *of_lists;            // [at once], [at once], [at once][32]
-  float *expected, *reach;                      // [at once][width]
+  float *expected, *reach;                      // [at once][panels][32]
   float* scanned;                               // [at once][kScanned]
   FoundScores* collected;                       // [at once]
   float* sum;                                   // [head_dim]

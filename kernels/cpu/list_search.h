@@ -8,6 +8,7 @@
 
 #include "kernels/cpu/key_tiles.h"
 #include "kernels/cpu/list_catalogue.h"
+#include "kernels/cpu/list_cells.h"
 #include "kernels/cpu/list_rows.h"
 #include "kernels/cpu/tile_kernels.h"
 #include "kernels/key_lists.h"
@@ -36,6 +37,7 @@ class RowSearch {
         layout_(exec.worker_scratch(worker, SearchSpace::bytes(size, rows.max_rows()))),
         space_(layout_, size, rows.max_rows()),
         choice_(micro_, catalogue, search, space_.choice),
+        cells_(micro_, catalogue, rows.head_dim, space_.cells),
         row_shift_(static_cast<int>(std::bit_width(size.candidates - 1))) {
     MEMLANE_EXPECTS(rows.max_rows() <= std::size_t{1} << (32 - row_shift_));
   }
@@ -66,6 +68,8 @@ class RowSearch {
   }
 
  private:
+  /// Floats from one row of space_.reach and space_.expected to the next.
+  std::size_t row_width() const { return size_.panels * kPanelEntries; }
   bool has_tiles() const { return micro_.quantised->gemm_tiles != nullptr; }
 
   /// The lists that each row may scan; the greatest score that they are expected to have and the logarithms of their
@@ -76,42 +80,38 @@ class RowSearch {
       return choose_all();
     }
     const bool weights = size_.estimates || search_.mass < 1;
+    const std::size_t width = row_width();
     for (std::size_t first = 0; first < count_; first += space_.at_once) {
       const std::size_t rows = std::min(space_.at_once, count_ - first);
-      expect(first, rows, weights);
+      catalogue_.has_opened() ? expect_opened(first, rows) : expect(first, rows, weights);
       for (std::size_t row = 0; row < rows; ++row) {
-        choice_.begin(first + row, space_.reach + row * catalogue_.width(), space_.expected + row * catalogue_.width());
+        choice_.begin(first + row, space_.reach + row * width, space_.expected + row * width,
+                      catalogue_.has_opened() ? cells_.panels(row) : std::span<const std::uint32_t>());
       }
     }
   }
 
   /// Of rows from `first` on; space_.reach and space_.expected begin with the first of them.
   void expect(std::size_t first, std::size_t rows, bool weights) {
-    const std::size_t dim = rows_.head_dim, width = catalogue_.width();
-    for (std::size_t i = 0; i < rows * dim; ++i) space_.scaled[i] = space_.queries[first * dim + i] * search_.scale;
+    const std::size_t dim = rows_.head_dim, width = row_width();
+    set_scaled(first, rows);
     for (std::size_t c = 0; c < catalogue_.chunks.size(); ++c) {
       const ListChunk& chunk = catalogue_.chunks[c];
-      multiply(rows, chunk.key_covariance, space_.products, filled(dim));
-      for (std::size_t row = 0; row < rows; ++row) {
-        space_.spreads[row] = 0.5F * dot(space_.scaled + row * dim, space_.products + row * filled(dim));
-      }
+      set_spreads(chunk, rows);
       if (size_.estimates) {
         multiply(rows, chunk.value_covariance, space_.shifts + c * filled(dim), catalogue_.chunks.size() * filled(dim));
       }
-      for (std::size_t row = 0; row < rows; ++row) space_.roots[row] = std::sqrt(std::max(space_.spreads[row], 0.0F));
       for (std::size_t list = 0; list < chunk.lists; list += kPanelEntries) {
-        score_means(chunk, list, first, rows, weights);
+        if (weights) {
+          micro_.gemm_f32(rows, dim, space_.scaled, dim, chunk.means + list * dim, space_.of_lists, kPanelEntries,
+                          false);
+        } else {
+          score_means(chunk, list, rows, [&](std::size_t r) { return first + r; });
+        }
         const std::size_t place = catalogue_.begins[c] + list;
         for (std::size_t row = 0; row < rows; ++row) {
           const float* means = space_.of_lists + row * kPanelEntries;
-          const float root = space_.roots[row];
-          float* reach = space_.reach + row * width + place;
-          const float* reaches = chunk.reaches + list;
-          for (std::size_t i = 0; i < kPanelEntries; ++i) {
-            // Of keys that are not finite it may be no number: such a list is scanned.
-            const float far = means[i] + root * reaches[i];
-            reach[i] = reaches[i] == kNothing ? kNothing : far != far ? -kNothing : far;
-          }
+          set_reach(chunk, list, means, space_.roots[row], space_.reach + row * width + place);
           float* expected = space_.expected + row * width + place;
           for (std::size_t i = 0; i < kPanelEntries && weights; ++i) {
             expected[i] = means[i] + chunk.log_counts[list + i] +
@@ -123,19 +123,63 @@ class RowSearch {
     if (search_.count != nullptr) search_.count->lists += rows * catalogue_.present;
   }
 
-  /// Scaled scores of the means of 32 lists, from `list` on, for rows from `first` on: where weights are made of them
-  /// as they are, else in int8, as keys are scored.
-  void score_means(const ListChunk& chunk, std::size_t list, std::size_t first, std::size_t rows, bool weights) {
-    const std::size_t dim = rows_.head_dim;
-    if (weights) {
-      micro_.gemm_f32(rows, dim, space_.scaled, dim, chunk.means + list * dim, space_.of_lists, kPanelEntries, false);
-      return;
+  /// The reach of the lists that each row compares, in the panels of cells_.panels().
+  void expect_opened(std::size_t first, std::size_t rows) {
+    const std::size_t width = row_width();
+    std::size_t compared = rows * catalogue_.cells;
+    set_scaled(first, rows);
+    cells_.begin(space_.scaled, rows);
+    for (std::size_t c = 0; c < catalogue_.chunks.size(); ++c) {
+      const ListChunk& chunk = catalogue_.chunks[c];
+      set_spreads(chunk, rows);
+      for (std::size_t list = 0; list < chunk.lists; list += kPanelEntries) {
+        const auto of_panel = cells_.rows_of((catalogue_.begins[c] + list) / kPanelEntries);
+        if (of_panel.empty()) continue;
+        score_means(chunk, list, of_panel.size(), [&](std::size_t r) { return first + of_panel[r].row; });
+        for (std::size_t r = 0; r < of_panel.size(); ++r) {
+          const auto [row, at] = of_panel[r];
+          set_reach(chunk, list, space_.of_lists + r * kPanelEntries, space_.roots[row],
+                    space_.reach + row * width + at * kPanelEntries);
+        }
+        compared += of_panel.size() * std::min(chunk.lists - list, kPanelEntries);
+      }
     }
-    const QuantisedRows a = space_.quantised.together(rows, false, [&](std::size_t r) { return first + r; });
+    if (search_.count != nullptr) search_.count->lists += compared;
+  }
+
+  void set_scaled(std::size_t first, std::size_t rows) {
+    const std::size_t dim = rows_.head_dim;
+    for (std::size_t i = 0; i < rows * dim; ++i) space_.scaled[i] = space_.queries[first * dim + i] * search_.scale;
+  }
+  /// Half the variance of a chunk's keys along each row, and its root.
+  void set_spreads(const ListChunk& chunk, std::size_t rows) {
+    const std::size_t dim = rows_.head_dim;
+    multiply(rows, chunk.key_covariance, space_.products, filled(dim));
+    for (std::size_t row = 0; row < rows; ++row) {
+      space_.spreads[row] = 0.5F * dot(space_.scaled + row * dim, space_.products + row * filled(dim));
+      space_.roots[row] = std::sqrt(std::max(space_.spreads[row], 0.0F));
+    }
+  }
+
+  /// Scaled scores of the means of 32 lists, from `list` on, in int8 as keys are scored, for the rows row_of(0),
+  /// row_of(1) ...
+  template <class RowOf>
+  void score_means(const ListChunk& chunk, std::size_t list, std::size_t rows, const RowOf& row_of) {
+    const QuantisedRows a = space_.quantised.together(rows, false, row_of);
     micro_.quantised->gemm(rows, space_.quantised.k(), a,
-                           chunk.mean_codes + list / kPanelEntries * key_list_panel_bytes(dim), space_.of_lists,
-                           kPanelEntries, false);
+                           chunk.mean_codes + list / kPanelEntries * key_list_panel_bytes(rows_.head_dim),
+                           space_.of_lists, kPanelEntries, false);
     micro_.scale_row(space_.of_lists, rows * kPanelEntries, search_.scale);
+  }
+
+  /// The greatest score that is expected of each of 32 lists, from `list` on.
+  static void set_reach(const ListChunk& chunk, std::size_t list, const float* means, float root, float* reach) {
+    const float* reaches = chunk.reaches + list;
+    for (std::size_t i = 0; i < kPanelEntries; ++i) {
+      // Of keys that are not finite it may be no number: such a list is scanned.
+      const float far = means[i] + root * reaches[i];
+      reach[i] = reaches[i] == kNothing ? kNothing : far != far ? -kNothing : far;
+    }
   }
 
   /// out[rows, head_dim] = scaled queries times a matrix in panels.
@@ -343,6 +387,7 @@ class RowSearch {
   ScratchLayout layout_;
   SearchSpace space_;
   ListChoice choice_;
+  CellChoice cells_;
   std::size_t chunk_ = 0;  // that was added to last
   int row_shift_;          // of a row's number in an index of requests
   std::vector<Candidate> kept_;

@@ -12,7 +12,7 @@ constexpr float kNegligible = 1e-8F;
 void RowSearch::add_tail(std::size_t row, const AttentionPartial& tail, std::size_t flat) {
   const std::size_t dim = rows_.head_dim, width = catalogue_.width();
   const std::span<const Chosen> lists = chosen(row);
-  float* weights = space_.expected + row * width;
+  float* weights = space_.expected + row * row_width();
   for (const Chosen& list : lists) weights[list.place] = kNothing;
   float max = width == 0 ? kNothing : micro_.row_max(weights, width);
   for (const Chosen& list : lists) max = std::max(max, list.max);

@@ -75,6 +75,15 @@ void use(const ListIndex& index, std::size_t head_dim) {
           std::pair(chunk.key_covariance, columns * head_dim), std::pair(chunk.value_covariance, columns * head_dim)}) {
       read_all(std::as_bytes(std::span(from, count)));
     }
+    const ListCells& cells = chunk.cells;
+    for (std::size_t cell = 0; cell < cells.count; ++cell) MEMLANE_EXPECTS(cells.begins[cell] < cells.begins[cell + 1]);
+    MEMLANE_EXPECTS(cells.count == 0 || (cells.begins[0] == 0 && cells.begins[cells.count] == chunk.lists));
+    const std::size_t filled_cells = panels_for(cells.count) * kPanelEntries;
+    for (const auto& [from, count] :
+         {std::pair(cells.means, filled_cells * head_dim), std::pair(cells.variances, filled_cells * head_dim),
+          std::pair(cells.log_counts, filled_cells)}) {
+      read_all(std::as_bytes(std::span(from, count)));
+    }
     read_all({chunk.mean_codes, panels_for(chunk.lists) * key_list_panel_bytes(head_dim)});
   }
   MEMLANE_EXPECTS(entries == index.size());

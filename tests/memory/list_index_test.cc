@@ -284,6 +284,29 @@ TEST(ListIndex, RefusesBytesThatAreNoSuchIndex) {
   }
 }
 
+TEST(ListIndex, RefusesCellsThatDoNotHoldEveryListOnce) {
+  const ListIndex index = Keys(16 * kSettings.chunk).indexed(64);
+  const ListCells& cells = index.chunks().front().cells;
+  ASSERT_GE(cells.count, 4U);
+  const std::vector<std::byte> saved = index.save();
+  // Behind the head, the chunk's head and the numbers of keys of its lists.
+  const std::size_t begins = 128 + (index.chunks().front().lists * sizeof(std::uint32_t) + 63) / 64 * 64;
+  ASSERT_EQ(std::memcmp(saved.data() + begins, cells.begins, (cells.count + 1) * sizeof(std::uint32_t)), 0);
+  for (const std::size_t cell : {std::size_t{0}, std::size_t{1}, cells.count}) {
+    for (const std::uint32_t begin : {cells.begins[cell] + 1000000, cell == 0 ? 1U : cells.begins[cell - 1]}) {
+      std::vector<std::byte> changed = saved;
+      std::memcpy(changed.data() + begins + cell * sizeof begin, &begin, sizeof begin);
+      EXPECT_THROW(ListIndex::load(kSettings, kHeadDim, changed), InputError) << cell << ": " << begin;
+    }
+  }
+  const std::size_t count_at = 64 + 4 * sizeof(std::uint64_t);
+  for (const std::uint64_t count : {std::uint64_t{1}, cells.count + 1, std::uint64_t{1} << 60}) {
+    std::vector<std::byte> changed = saved;
+    std::memcpy(changed.data() + count_at, &count, sizeof count);
+    EXPECT_THROW(ListIndex::load(kSettings, kHeadDim, changed), InputError) << count;
+  }
+}
+
 TEST(ListIndex, MoreListsAreScannedOfMore) {
   const ListSettings settings = ListSettings::of(Lookup::named("ivf"));
   EXPECT_EQ(settings.probes_of(256), 128U);

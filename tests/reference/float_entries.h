@@ -20,6 +20,7 @@ class FloatEntries {
   FloatEntries& operator=(const FloatEntries&) = delete;
 
   EntryRows rows() const { return {{&block_, 1}, head_dim_}; }
+  const EntryBlock& block() const { return block_; }
 
  private:
   std::vector<float> panels_;
