@@ -4,18 +4,12 @@
 
 namespace memlane {
 
-EntryRows::EntryRows(std::span<const EntryBlock> blocks, std::size_t head_dim) : blocks_(blocks), head_dim_(head_dim) {
-  begins_.reserve(blocks.size() + 1);
-  begins_.push_back(0);
-  for (const EntryBlock& block : blocks) begins_.push_back(begins_.back() + block.count);
-}
-
 /// read_some(block, first, last, out) reads entries of one block.
 template <class Read>
 void EntryRows::read(std::size_t begin, std::size_t end, float* out, const Read& read_some) const {
   MEMLANE_EXPECTS(begin <= end && end <= size());
-  auto block = static_cast<std::size_t>(std::upper_bound(begins_.begin(), begins_.end(), begin) - begins_.begin()) - 1;
-  for (; begin < end; ++block) {
+  if (begin == end) return;
+  for (std::size_t block = begins_.block_of(begin); begin < end; ++block) {
     const std::size_t last = std::min(end, begins_[block + 1]);
     read_some(blocks_[block], begin - begins_[block], last - begins_[block], out);
     out += (last - begin) * head_dim_;

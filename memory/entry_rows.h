@@ -2,8 +2,8 @@
 
 #include <cstddef>
 #include <span>
-#include <vector>
 
+#include "kernels/block_begins.h"
 #include "kernels/entries.h"
 
 namespace memlane {
@@ -12,9 +12,10 @@ namespace memlane {
 class EntryRows {
  public:
   /// blocks: in order, kept by the caller.
-  EntryRows(std::span<const EntryBlock> blocks, std::size_t head_dim);
+  EntryRows(std::span<const EntryBlock> blocks, std::size_t head_dim)
+      : blocks_(blocks), head_dim_(head_dim), begins_(blocks) {}
 
-  std::size_t size() const { return begins_.back(); }
+  std::size_t size() const { return begins_.entries(); }
   std::size_t head_dim() const { return head_dim_; }
   /// What keys are stored in, of all blocks.
   DType dtype() const { return blocks_.empty() ? DType::f32 : blocks_.front().dtype; }
@@ -29,7 +30,7 @@ class EntryRows {
 
   std::span<const EntryBlock> blocks_;
   std::size_t head_dim_;
-  std::vector<std::size_t> begins_;  // [blocks + 1]: entries before each
+  BlockBegins begins_;
 };
 
 }  // namespace memlane

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/block_begins.h"
 #include "kernels/entry_weights.h"
 #include "kernels/top_k.h"
 #include "memory/list_index.h"
@@ -218,20 +219,16 @@ void Memory::search(CpuExec& exec, std::size_t layer_slot, View<const float, 3> 
 }
 
 void Memory::read_values_ahead(CpuExec& exec, View<const EntryBlock, 2> all, View<const std::int64_t, 3> ids) const {
-  std::vector<std::int64_t> begins(all.extent(1) + 1);
-  for (std::size_t block = 0; block < all.extent(1); ++block) {
-    begins[block + 1] = begins[block] + static_cast<std::int64_t>(all.data()[block].count);
-  }
+  const BlockBegins begins(all);
   const std::size_t heads = ids.extent(1), k = ids.extent(2), group = heads / shape_.kv_heads;
   const std::size_t row_bytes = shape_.head_dim * size_of(shape_.dtype);
   exec.pool().run(ids.extent(0) * heads, [&](std::size_t row, std::size_t) {
     const EntryBlock* const blocks = all.data() + row % heads / group * all.extent(1);
     for (const std::int64_t id : std::span(ids.data() + row * k, k)) {
       if (id < 0) break;
-      const auto after = std::upper_bound(begins.begin(), begins.end(), id);
-      const auto at = static_cast<std::size_t>(after - begins.begin()) - 1;
-      const auto entry = static_cast<std::size_t>(id - begins[at]);
-      read_ahead_(static_cast<const std::byte*>(blocks[at].values) + entry * row_bytes, row_bytes);
+      const auto entry = static_cast<std::size_t>(id);
+      const std::size_t block = begins.block_of(entry);
+      read_ahead_(static_cast<const std::byte*>(blocks[block].values) + (entry - begins[block]) * row_bytes, row_bytes);
     }
   });
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/block_begins.h"
 #include "kernels/cpu/key_tiles.h"
 
 namespace memlane {
@@ -48,11 +49,8 @@ void add_entry_weights(CpuExec& exec, View<const float, 3> queries, View<const E
                        View<const float, 2> max, View<const float, 2> weight, double factor, std::span<double> sums) {
   const QueryRows rows(queries, blocks.extent(0));
   const std::size_t block_count = blocks.extent(1);
-  std::vector<std::size_t> begins(block_count + 1, 0);
-  for (std::size_t block = 0; block < block_count; ++block) {
-    begins[block + 1] = begins[block] + blocks.data()[block].count;
-  }
-  MEMLANE_EXPECTS(sums.size() == begins.back());
+  const BlockBegins begins(blocks);
+  MEMLANE_EXPECTS(sums.size() == begins.entries());
   MEMLANE_EXPECTS(max.extent(0) == rows.tokens && max.extent(1) == rows.heads && weight.extents() == max.extents());
   // One item a block: nobody else adds to its entries, and always in the same order.
   exec.pool().run(block_count, [&](std::size_t index, std::size_t worker) {

@@ -68,17 +68,14 @@ void search_lists(CpuExec& exec, View<const float, 3> queries, View<const EntryB
   for (std::size_t head = 0; head < kv_heads; ++head) catalogues.emplace_back(chunks, head, search, all_lists);
   MEMLANE_EXPECTS(k >= 1 && search.candidates >= k && search.probes >= 1 && ids.extents() == scores.extents());
   MEMLANE_EXPECTS(chunks.extent(0) == kv_heads);
-  std::vector<std::int64_t> begins(blocks.extent(1) + 1, 0);
-  for (std::size_t block = 0; block < blocks.extent(1); ++block) {
-    begins[block + 1] = begins[block] + static_cast<std::int64_t>(blocks.data()[block].count);
-  }
-  MEMLANE_EXPECTS(begins.back() <= std::numeric_limits<std::uint32_t>::max());
+  const BlockBegins begins(blocks);
+  MEMLANE_EXPECTS(begins.entries() <= std::numeric_limits<std::uint32_t>::max());
   SearchSize size = {.head_dim = queries.extent(2),
                      .chunks = chunks.extent(1),
                      .lists = catalogues.front().present,
                      .width = catalogues.front().width(),
                      .probes = search.probes,
-                     .candidates = candidates_of(search, static_cast<std::size_t>(begins.back())),
+                     .candidates = candidates_of(search, begins.entries()),
                      .estimates = tail != nullptr,
                      .panels = 0};
   for (const Catalogue& each : catalogues) {  // of saved ones nobody knows that they are of a size

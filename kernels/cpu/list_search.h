@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "kernels/block_begins.h"
 #include "kernels/cpu/key_tiles.h"
 #include "kernels/cpu/list_catalogue.h"
 #include "kernels/cpu/list_cells.h"
@@ -42,7 +43,7 @@ class RowSearch {
     MEMLANE_EXPECTS(rows.max_rows() <= std::size_t{1} << (32 - row_shift_));
   }
 
-  void run(View<const float, 3> queries, View<const EntryBlock, 2> blocks, std::span<const std::int64_t> block_begins,
+  void run(View<const float, 3> queries, View<const EntryBlock, 2> blocks, const BlockBegins& begins,
            const QueryRows::Item& item, View<std::int64_t, 3> ids, View<float, 3> scores,
            const AttentionPartial* tail) {
     MEMLANE_EXPECTS((tail != nullptr) == size_.estimates);
@@ -60,7 +61,7 @@ class RowSearch {
         if (choose_next(most)) scan_chosen();
       }
     }
-    take_candidates(blocks, block_begins, item.kv_head);
+    take_candidates(blocks, begins, item.kv_head);
     for (std::size_t row = 0; row < count_; ++row) {
       const std::size_t flat = rows_.flat_index(item, row);
       finish_row(row, ids.data() + flat * k_, scores.data() + flat * k_, tail, flat);
@@ -316,13 +317,12 @@ class RowSearch {
   }
 
   /// What the scans found, in order of the entries, scored as it is stored.
-  void take_candidates(View<const EntryBlock, 2> blocks, std::span<const std::int64_t> block_begins,
-                       std::size_t kv_head) {
+  void take_candidates(View<const EntryBlock, 2> blocks, const BlockBegins& begins, std::size_t kv_head) {
     space_.stored.begin(micro_, space_.queries, count_);
     for (std::size_t row = 0; row < count_; ++row) find_candidates(row);
     std::fill_n(space_.in_order_counts, count_, std::size_t{0});
     space_.stored.score(
-        {blocks.data() + kv_head * blocks.extent(1), blocks.extent(1)}, block_begins,
+        {blocks.data() + kv_head * blocks.extent(1), blocks.extent(1)}, begins,
         [&](std::uint32_t index) { return index >> row_shift_; }, search_.read_ahead,
         [&](const StoredScores::Request& request, float score) {
           const std::size_t row = request.index >> row_shift_, at = row * size_.candidates;

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "kernels/array.h"
+#include "kernels/block_begins.h"
 #include "kernels/cpu/micro_kernels.h"
 #include "kernels/entries.h"
 
@@ -48,12 +49,11 @@ class StoredScores {
 
   /// Calls take(request, score) for each request, in order of the entries, then of their indices if those
   /// rose with every add().
-  /// blocks: of a kv head; begins: where each begins in the numbering of entries, and the end of the last.
-  /// row_of(index): whose query it is. read_ahead: see ListSearch.
+  /// blocks: of a kv head. row_of(index): whose query it is. read_ahead: see ListSearch.
   template <class RowOf, class Take>
-  void score(std::span<const EntryBlock> blocks, std::span<const std::int64_t> begins, const RowOf& row_of,
+  void score(std::span<const EntryBlock> blocks, const BlockBegins& begins, const RowOf& row_of,
              void (*read_ahead)(const void*, std::size_t), const Take& take) {
-    sort(static_cast<std::uint64_t>(begins.back()));
+    sort(begins.entries());
     std::size_t block = 0;
     for (std::size_t i = 0; i < count_; ++i) {
       if (read_ahead != nullptr && i % kReadAhead == 0) {
@@ -61,11 +61,10 @@ class StoredScores {
       }
       const Request& request = requests_[i];
       if (i + kAhead < count_ && requests_[i + kAhead].entry < begins[block + 1]) {
-        fetch(blocks[block], requests_[i + kAhead].entry - static_cast<std::size_t>(begins[block]));
+        fetch(blocks[block], requests_[i + kAhead].entry - begins[block]);
       }
-      if (begins[block + 1] <= request.entry) block = block_of(begins, request.entry);
-      take(request,
-           score_of(row_of(request.index), blocks[block], request.entry - static_cast<std::size_t>(begins[block])));
+      if (begins[block + 1] <= request.entry) block = begins.block_of(request.entry);
+      take(request, score_of(row_of(request.index), blocks[block], request.entry - begins[block]));
     }
   }
 
@@ -94,21 +93,15 @@ class StoredScores {
     }
   }
 
-  static std::size_t block_of(std::span<const std::int64_t> begins, std::uint32_t entry) {
-    const auto after = std::upper_bound(begins.begin(), begins.end(), std::int64_t{entry});
-    MEMLANE_EXPECTS(after != begins.end());
-    return static_cast<std::size_t>(after - begins.begin()) - 1;
-  }
-
   /// Reads ahead the panels of keys, each once: where it crosses pages they are read together.
-  void read_panels(std::span<const EntryBlock> blocks, std::span<const std::int64_t> begins,
-                   std::span<const Request> requests, void (*read_ahead)(const void*, std::size_t)) const {
+  void read_panels(std::span<const EntryBlock> blocks, const BlockBegins& begins, std::span<const Request> requests,
+                   void (*read_ahead)(const void*, std::size_t)) const {
     const std::byte* last = nullptr;
     for (const Request& request : requests) {
-      const std::size_t at = block_of(begins, request.entry);
+      const std::size_t at = begins.block_of(request.entry);
       const EntryBlock& block = blocks[at];
       const std::size_t bytes = padded_head_dim(head_dim_, block.dtype) * size_of(block.dtype) * kPanelEntries;
-      const std::size_t panel = (request.entry - static_cast<std::size_t>(begins[at])) / kPanelEntries;
+      const std::size_t panel = (request.entry - begins[at]) / kPanelEntries;
       const std::byte* const keys = static_cast<const std::byte*>(block.keys) + panel * bytes;
       if (keys != last) read_ahead(keys, bytes);
       last = keys;

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/block_begins.h"
 #include "kernels/cpu/best_lists.h"
 #include "kernels/cpu/key_tiles.h"
 #include "kernels/cpu/tile_kernels.h"
@@ -109,14 +110,6 @@ std::vector<Span> cut_blocks(std::size_t blocks, std::size_t parts) {
   return spans;
 }
 
-std::vector<std::int64_t> block_begins(View<const EntryBlock, 2> blocks) {
-  std::vector<std::int64_t> begins(blocks.extent(1) + 1, 0);
-  for (std::size_t block = 0; block < blocks.extent(1); ++block) {
-    begins[block + 1] = begins[block] + static_cast<std::int64_t>(blocks.data()[block].count);
-  }
-  return begins;
-}
-
 }  // namespace
 
 void top_k_scan(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks,
@@ -127,8 +120,8 @@ void top_k_scan(CpuExec& exec, View<const float, 3> queries, View<const EntryBlo
   const std::size_t k = ids.extent(2);
   const std::size_t block_count = blocks.extent(1);
   MEMLANE_EXPECTS(k >= 1 && ids.extents() == scores.extents());
-  const std::vector<std::int64_t> begins = block_begins(blocks);
-  MEMLANE_EXPECTS(begins.back() <= std::numeric_limits<std::uint32_t>::max());
+  const BlockBegins begins(blocks);
+  MEMLANE_EXPECTS(begins.entries() <= std::numeric_limits<std::uint32_t>::max());
   const std::size_t row_items = rows.kv_heads * rows.items_per_head;
   const std::size_t wanted_parts = (4 * exec.threads() + row_items - 1) / row_items;
   const std::vector<Span> parts =
@@ -186,7 +179,7 @@ void score_entries(CpuExec& exec, View<const float, 3> queries, View<const Entry
   const QueryRows rows(queries, blocks.extent(0));
   const std::size_t k = ids.extent(2);
   MEMLANE_EXPECTS(ids.extents() == scores.extents());
-  const std::vector<std::int64_t> begins = block_begins(blocks);
+  const BlockBegins begins(blocks);
   exec.pool().run(rows.tokens * rows.heads, [&](std::size_t flat, std::size_t worker) {
     auto* key = reinterpret_cast<float*>(exec.worker_scratch(worker, rows.head_dim * sizeof(float)));
     const float* query = queries.data() + flat * rows.head_dim;
@@ -195,11 +188,9 @@ void score_entries(CpuExec& exec, View<const float, 3> queries, View<const Entry
       const std::int64_t id = ids.data()[i];
       scores.data()[i] = kNothing;
       if (id < 0) continue;
-      const auto after = std::upper_bound(begins.begin(), begins.end(), id);
-      MEMLANE_EXPECTS(after != begins.end());
-      const auto block = static_cast<std::size_t>(after - begins.begin()) - 1;
-      read_key(blocks.data()[kv_head * blocks.extent(1) + block], static_cast<std::size_t>(id - begins[block]),
-               rows.head_dim, key);
+      const auto entry = static_cast<std::size_t>(id);
+      const std::size_t block = begins.block_of(entry);
+      read_key(blocks.data()[kv_head * blocks.extent(1) + block], entry - begins[block], rows.head_dim, key);
       float score = 0;
       for (std::size_t d = 0; d < rows.head_dim; ++d) score += query[d] * key[d];
       scores.data()[i] = score;
