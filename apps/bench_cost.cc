@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -13,6 +12,7 @@
 #include "apps/model_options.h"
 #include "apps/output.h"
 #include "apps/progress.h"
+#include "kernels/stopwatch.h"
 #include "runtime/cost_estimate.h"
 #include "runtime/median.h"
 #include "runtime/resources.h"
@@ -33,10 +33,6 @@ struct CostOptions {
 
 constexpr std::size_t kQuestion = 32;  // tokens that stay local with memory, as a question's do
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 /// Loads the model, reads a text and generates after it; in a process of its own. The tokens are random: what they are
 /// changes no cost but that of an approximate index.
 nlohmann::json measure(const CostOptions& options, const Method& method, std::size_t length) {
@@ -53,17 +49,17 @@ nlohmann::json measure(const CostOptions& options, const Method& method, std::si
   Progress progress(fmt::format("{} {}", method.text(), length), 0, length, !options.quiet);
   TextReader reader({exec, model, lookup, &interrupt_flag(), [&](std::size_t done) { progress.update(done); }},
                     settings);
-  auto start = std::chrono::steady_clock::now();
+  Stopwatch watch;
   const auto prompt = std::span(ids).first(length);
   reader.read(prompt, std::min(length, kQuestion), options.decode, logits);
-  const double prefill = seconds_since(start);
+  const double prefill = watch.seconds();
   const std::size_t local = reader.session() == nullptr ? reader.tokens_read() : reader.session()->local_length();
   const std::size_t remembered = reader.session() == nullptr ? 0 : reader.session()->memory_length();
   std::vector<double> decode;
   for (std::size_t i = 0; i < options.decode; ++i) {
-    start = std::chrono::steady_clock::now();
+    watch.restart();
     reader.feed(ids[length + i], logits);
-    decode.push_back(seconds_since(start));
+    decode.push_back(watch.seconds());
   }
   const double reads =
       bytes_read_per_token(model.config, settings.memory, model.precision, lookup, {local, remembered});

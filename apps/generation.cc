@@ -1,20 +1,16 @@
 #include "apps/generation.h"
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 
 #include "apps/count_option.h"
 #include "apps/interrupt.h"
 #include "apps/value_option.h"
+#include "kernels/stopwatch.h"
 
 namespace memlane {
 
 namespace {
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 void add_sampler_options(CLI::App& app, SamplerOptions& options) {
   add_number(app, "--temperature", options.temperature,
              "0 for the most likely token each time; larger values vary more");
@@ -48,10 +44,10 @@ Generated generate(Session& session, const Model& model, const Tokenizer& tokeni
     if (!text.empty()) emit(text);
   };
 
-  auto start = std::chrono::steady_clock::now();
+  Stopwatch watch;
   std::int32_t id = session.next(prompt, last_context_length, sampler);
-  result.prompt_seconds = seconds_since(start);
-  start = std::chrono::steady_clock::now();
+  result.prompt_seconds = watch.seconds();
+  watch.restart();
   result.stop = "length";
   while (true) {
     if (!options.ignore_eos && std::find(eos.begin(), eos.end(), id) != eos.end()) {
@@ -74,7 +70,7 @@ Generated generate(Session& session, const Model& model, const Tokenizer& tokeni
     }
   }
   add_text(stream.finish());
-  result.seconds = seconds_since(start);
+  result.seconds = watch.seconds();
   return result;
 }
 

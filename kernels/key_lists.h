@@ -88,8 +88,9 @@ std::size_t search_lists_bytes(std::size_t threads, const ListSearch& search, co
 /// Approximate search: for every query token and head the lists whose best key is expected to have the greatest score,
 /// first 128 of them, then those where that is greater than the least of the candidates found; of their keys, scanned
 /// in int8, the best candidates; and of those the k best by their stored keys, of equal scores those with smaller ids.
-/// Of many lists in cells only those of the cells whose best key is expected to have the greatest score are looked at,
-/// about 40 times the square root of their number, unless weights of all are asked for (a tail, or mass below 1).
+/// Of very many lists in cells only those of the cells whose best key is expected to have the greatest score are
+/// looked at, about 40 times the square root of their number and twice `probes` at least (kernels/cpu/list_catalogue.h
+/// says when), unless weights of all are asked for (a tail, or mass below 1).
 /// If a list's n keys are normally distributed with mean m and covariance r C (r its spread, C that of the chunk) and
 /// values follow keys linearly, with mean w and covariance r B, its weight is n exp(s q.m + r s^2 qCq / 2) and the
 /// weighted mean of its values w + r s qB.

@@ -341,7 +341,9 @@ std::size_t ListIndex::bytes_for(const ListSettings& settings, std::size_t head_
 std::size_t ListIndex::own_bytes_for(const ListSettings& settings, std::size_t head_dim, std::size_t entries) {
   const Extent extent = extent_of(settings, entries);
   const std::size_t codes = key_list_panel_bytes(head_dim) / kPanelEntries;
+  const double cells = std::sqrt(static_cast<double>(extent.lists * extent.chunks));  // about: of equal chunks
   return extent.lists * (2 * panels_for(head_dim) * kPanelEntries * sizeof(float) + codes + 128) +
+         static_cast<std::size_t>(cells) * 2 * (head_dim + 1) * sizeof(float) +
          extent.chunks * (2 * panels_for(head_dim) * kPanelEntries * head_dim * sizeof(float) + 1024);
 }
 

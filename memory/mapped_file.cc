@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -14,6 +16,31 @@
 #include "memory/lost_pages.h"
 
 namespace memlane {
+
+namespace {
+
+/// Pages that were asked for last, up to 2 GiB of them: each in a set of two that its number says, the later one first.
+/// What threads overwrite of each other is asked for twice.
+class AskedPages {
+ public:
+  /// Whether it is among them; from now on it is.
+  bool has(std::uintptr_t page) {
+    Set& set = sets_[page % kSets];
+    const std::uintptr_t first = set[0].load(std::memory_order_relaxed);
+    if (first == page) return true;
+    const bool found = set[1].load(std::memory_order_relaxed) == page;
+    set[1].store(first, std::memory_order_relaxed);
+    set[0].store(page, std::memory_order_relaxed);
+    return found;
+  }
+
+ private:
+  static constexpr std::size_t kSets = std::size_t{1} << 18;
+  using Set = std::array<std::atomic<std::uintptr_t>, 2>;
+  std::array<Set, kSets> sets_{};
+};
+
+}  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path, std::string_view what) : path_(path) {
   // O_NONBLOCK: opening a named pipe would otherwise wait, even through Ctrl-C, for somebody to write to it.
@@ -77,8 +104,14 @@ void expect_reads_in_order(std::span<const std::byte> mapped) {
 }
 
 void read_ahead(const void* data, std::size_t bytes) {
-  const auto from = reinterpret_cast<std::uintptr_t>(data), begin = from / kPage * kPage;
-  ::madvise(reinterpret_cast<void*>(begin), from + bytes - begin, MADV_WILLNEED);
+  // They are still there, most likely: of questions whose entries stay in memory a third of the time went into asking
+  // again.
+  static AskedPages asked;
+  const auto from = reinterpret_cast<std::uintptr_t>(data);
+  const std::uintptr_t first = from / kPage, last = (from + bytes - 1) / kPage;
+  bool known = true;
+  for (std::uintptr_t page = first; page <= last; ++page) known = asked.has(page) && known;
+  if (!known) ::madvise(reinterpret_cast<void*>(first * kPage), from + bytes - first * kPage, MADV_WILLNEED);
 }
 
 }  // namespace memlane

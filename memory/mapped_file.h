@@ -41,7 +41,8 @@ void expect_scattered_reads(std::span<const std::byte> mapped);
 void expect_reads_in_order(std::span<const std::byte> mapped);
 
 /// Asks the system for the pages of such bytes, which will be read soon, and does not wait for them: many at a time are
-/// read from a disk faster than one after the other. Of other memory it asks for what was swapped out.
+/// read from a disk faster than one after the other. Of other memory it asks for what was swapped out. Pages that it
+/// asked for lately are not asked for again.
 void read_ahead(const void* data, std::size_t bytes);
 
 }  // namespace memlane

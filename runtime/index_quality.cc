@@ -1,10 +1,10 @@
 #include "runtime/index_quality.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "kernels/error.h"
+#include "kernels/stopwatch.h"
 #include "memory/list_settings.h"
 #include "runtime/engine.h"
 #include "runtime/perplexity.h"
@@ -17,10 +17,6 @@ namespace {
 
 constexpr std::size_t kTimedTokens = 48;
 constexpr std::size_t kAnswerTokens = 8;
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 }  // namespace
 
@@ -156,9 +152,9 @@ DocumentMemory IndexProbe::document(const DocumentMemory& from, const IndexCase&
 IndexQuality IndexProbe::measure(const IndexCase& each, const Tokenizer& tokenizer) {
   const Lookup& lookup = each.lookup;
   IndexQuality quality;
-  auto start = std::chrono::steady_clock::now();
+  Stopwatch watch;
   const DocumentMemory indexed = document(*memory_, each);
-  quality.build_seconds = seconds_since(start);
+  quality.build_seconds = watch.seconds();
   quality.bytes = indexed.index_bytes();
   Memory memory(shape_, lookup);
   memory.add(indexed);
@@ -177,11 +173,11 @@ IndexQuality IndexProbe::measure(const IndexCase& each, const Tokenizer& tokeniz
     PartialBuffer buffer;
     const std::size_t tokens = std::min(truth.tokens, kTimedTokens);
     const AttentionPartial partial = buffer.get(1, model_.config.num_heads, shape_.head_dim);
-    start = std::chrono::steady_clock::now();
+    watch.restart();
     for (std::size_t token = 0; token < tokens; ++token) {
       memory.attend(exec_, truth.layer_slot, queries_of(truth, token, token + 1), truth.scale, partial);
     }
-    quality.seconds_per_token += seconds_since(start) / static_cast<double>(tokens);
+    quality.seconds_per_token += watch.seconds() / static_cast<double>(tokens);
   }
   quality.nll = score_targets(memory, targets_, {}, quality.targets);
   for (std::size_t trial = 0; trial < trials_.size(); ++trial) {

@@ -1,7 +1,6 @@
 #include "runtime/lookup_cost.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <iterator>
@@ -9,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/stopwatch.h"
 #include "memory/document_memory.h"
 #include "memory/entry_rows.h"
 #include "memory/key_index.h"
@@ -115,9 +115,7 @@ LookupCost::LookupCost(CpuExec& exec, const ModelConfig& config, const MemorySet
   double indexing = 0;
   while (documents[0].entries() + window <= entries) {
     documents[0].append(segment_of(made_up, shape, window));
-    const auto start = std::chrono::steady_clock::now();
-    documents[0].update_indexes(exec);
-    indexing += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    indexing += seconds_once([&] { documents[0].update_indexes(exec); });
     if (documents[0].entries() == window) measure(documents, 1, tokens);
   }
   if (documents[0].entries() > window && most > window) measure(documents, 1, tokens);
@@ -146,9 +144,7 @@ LookupCost::LookupCost(CpuExec& exec, const ModelConfig& config, const MemorySet
   if (measured.kind == Lookup::Kind::ivf && most > entries) {
     merging_ = ListSettings::of(measured);
     const EntryRows rows(documents[0].blocks(0, 0), shape.head_dim);
-    const auto start = std::chrono::steady_clock::now();
-    make_whole_index(measured, shape.head_dim, exec.micro(), rows);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = seconds_once([&] { make_whole_index(measured, shape.head_dim, exec.micro(), rows); });
     indexed_ = documents[0].entries();
     seconds_per_merged_entry_ =
         seconds / made * heads_at_once / static_cast<double>(ListIndex::means_compared(*merging_, indexed_));

@@ -8,13 +8,13 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <chrono>
 #include <fstream>
 #include <limits>
 #include <optional>
 #include <vector>
 
 #include "kernels/error.h"
+#include "kernels/stopwatch.h"
 
 namespace memlane {
 
@@ -114,7 +114,7 @@ double seconds_per_byte_written(const std::filesystem::path& path) {
   bool written = true;
   double least = std::numeric_limits<double>::infinity();  // what else is on its way there does not count
   for (int round = 0; round < 3 && (round == 0 || least < kSlow); ++round) {
-    const auto start = std::chrono::steady_clock::now();
+    const Stopwatch watch;
     const auto put = [&](std::size_t count) {
       written = written && ::write(file, bytes.data(), count) == static_cast<::ssize_t>(count);
     };
@@ -122,7 +122,7 @@ double seconds_per_byte_written(const std::filesystem::path& path) {
     written = written && ::fdatasync(file) == 0;
     put(kCommit);
     written = written && ::fdatasync(file) == 0;
-    least = std::min(least, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    least = std::min(least, watch.seconds());
   }
   ::close(file);
   return written ? least / (kPiece * kPieces) : 0;

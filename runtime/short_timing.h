@@ -1,9 +1,9 @@
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <vector>
 
+#include "kernels/stopwatch.h"
 #include "runtime/median.h"
 
 namespace memlane {
@@ -17,9 +17,7 @@ double seconds_of(const Work& work) {
   std::vector<double> rounds;
   work();
   for (double all = 0; rounds.size() < kLeastRounds || all < kLeastSeconds; all += rounds.back()) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    rounds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    rounds.push_back(seconds_once(work));
   }
   return median(rounds);
 }

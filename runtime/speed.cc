@@ -1,10 +1,10 @@
 #include "runtime/speed.h"
 
 #include <algorithm>
-#include <chrono>
 #include <random>
 
 #include "kernels/key_lists.h"
+#include "kernels/stopwatch.h"
 #include "memory/list_settings.h"
 #include "runtime/cost_estimate.h"
 #include "runtime/local_settings.h"
@@ -80,9 +80,7 @@ double SpeedRun::pass(const SpeedCase& of, Memory& memory) {
   const View<float, 2> logits(logits_.data(), {1, logits_.size()});
   const auto timed = [&](const auto& work) {
     clock_.restart();
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return seconds_once(work);
   };
   double seconds = 0;
   if (of.kind == SpeedCase::Kind::prefill) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <vector>
 
 #include "kernels/block_begins.h"
 #include "kernels/cpu/key_tiles.h"

@@ -18,11 +18,13 @@ inline std::size_t filled(std::size_t count) {
   return (count + kPanelEntries - 1) / kPanelEntries * kPanelEntries;
 }
 
-// Lists in cells that a row compares: so many times the square root of their number (with 29 of 12,862 and 45 of
-// 125,878 lists the best keys were found as if all were compared, with 23 of the latter one in a hundred was not), and
-// for each list that it may scan so many. All where they would be a greater share: the means of few lists stay in the
-// caches, and comparing all takes no longer.
-inline constexpr double kOpenedLists = 40, kOpenedOfProbe = 2, kMostShare = 0.25;
+// Lists in cells that a row compares: so many times the square root of their number (of 125,878 lists 45 times found
+// the best keys as if all were compared, 23 times missed one in a hundred), and for each list that it may scan so many.
+// But all, where what is read for it is more than a share of what is read for all: the means of few lists stay in
+// caches.
+inline constexpr double kOpenedLists = 40, kOpenedOfProbe = 2, kMostShare = 0.5;
+// A cell is read as two rows of floats, a list as one of int8.
+inline constexpr double kCellBytes = 8;
 
 /// Where the lists of all chunks of one kv head stand in a row of expected weights, and which of them a row compares.
 struct Catalogue {
@@ -64,12 +66,15 @@ struct Catalogue {
     }
     if (cells == 0) return;
     MEMLANE_EXPECTS(cells * ListCells::kLeastLists <= in_cells);
-    const auto lists = static_cast<double>(in_cells);
+    const auto lists = static_cast<double>(in_cells), of_cell = lists / static_cast<double>(cells);
     const double wanted =
         std::max(kOpenedLists * std::sqrt(lists), kOpenedOfProbe * static_cast<double>(search.probes));
-    const double share = wanted / lists;
-    if (share > kMostShare) return;
-    opened = static_cast<std::size_t>(std::ceil(share * static_cast<double>(cells)));
+    const double most = std::ceil(wanted / of_cell);
+    // Of a cell's panels the first and the last are shared with others.
+    const double read = static_cast<double>(others) + most * (of_cell + static_cast<double>(kPanelEntries)) +
+                        kCellBytes * static_cast<double>(cell_begins.back());
+    if (read > kMostShare * static_cast<double>(width())) return;
+    opened = static_cast<std::size_t>(most);
     panels = std::min(panels, others / kPanelEntries + opened * largest);
   }
 };

@@ -86,7 +86,7 @@ class CellChoice {
             const float log_count = cells.log_counts[first + i];
             float& far = reach[row * width + i];
             far += std::sqrt(2 * std::max(log_count, 0.0F) * space_.products[row * kPanelEntries + i]);
-            // Of keys that are not finite it may be no number: such a cell is opened.
+            // Of keys that are not finite it may be no number: such a cell comes first.
             far = log_count == kNothing ? kNothing : far != far ? -kNothing : far;
           }
         }

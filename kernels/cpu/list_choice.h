@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <numeric>
+#include <span>
 
 #include "kernels/cpu/list_catalogue.h"
 #include "kernels/cpu/micro_kernels.h"
@@ -45,18 +46,17 @@ class ListChoice {
 
   /// The lists that a row may scan, those that reach farthest: what they weigh together can be estimated, which of
   /// their keys stand out cannot. reach, expected: the greatest score that is expected of each list, never NaN, and the
-  /// logarithm of its weight; of the catalogue's panels of 32 lists `panels` (rising), or all if there are none. reach
-  /// is overwritten; expected is read where search.mass is below 1, and that of all lists.
-  void begin(std::size_t row, float* reach, const float* expected, std::span<const std::uint32_t> panels) {
-    const std::size_t width = panels.empty() ? catalogue_.width() : panels.size() * kPanelEntries;
-    const std::size_t wanted = std::min(search_.probes, width);
-    std::size_t count = collect_best({reach, width}, wanted);
+  /// logarithm of its weight. panels: whose 32 lists these are each, of the catalogue's and rising; null: all in
+  /// order. reach is overwritten; expected is read where search.mass is below 1, and then of all lists.
+  void begin(std::size_t row, std::span<float> reach, const float* expected, const std::uint32_t* panels) {
+    const std::size_t wanted = std::min(search_.probes, reach.size());
+    std::size_t count = collect_best(reach, wanted);
     if (count > wanted) micro_.keep_best(wanted, count, space_.weights, space_.places, space_.order);
     count = std::min(count, wanted);
     if (search_.mass < 1) {
-      std::copy_n(space_.weights, count, reach);
-      count = keep_expected(expected, reach, count);
-      std::copy_n(reach, count, space_.weights);
+      std::copy_n(space_.weights, count, reach.data());
+      count = keep_expected(expected, reach.data(), count);
+      std::copy_n(reach.data(), count, space_.weights);
     }
     MEMLANE_EXPECTS(count <= space_.most);
     float* const reaches = space_.reaches + row * space_.most;
@@ -64,7 +64,7 @@ class ListChoice {
     std::fill(reaches + count, reaches + filled(count), kNothing);  // collect() reads whole panels
     std::uint32_t* const open = space_.open + row * space_.most;
     std::copy_n(space_.places, count, open);
-    for (std::size_t i = 0; i < count && !panels.empty(); ++i) {
+    for (std::size_t i = 0; i < count && panels != nullptr; ++i) {
       const std::uint32_t lane = open[i] % std::uint32_t{kPanelEntries};
       open[i] = panels[open[i] / kPanelEntries] * std::uint32_t{kPanelEntries} + lane;
     }

@@ -84,10 +84,19 @@ class RowSearch {
     const std::size_t width = row_width();
     for (std::size_t first = 0; first < count_; first += space_.at_once) {
       const std::size_t rows = std::min(space_.at_once, count_ - first);
-      catalogue_.has_opened() ? expect_opened(first, rows) : expect(first, rows, weights);
-      for (std::size_t row = 0; row < rows; ++row) {
-        choice_.begin(first + row, space_.reach + row * width, space_.expected + row * width,
-                      catalogue_.has_opened() ? cells_.panels(row) : std::span<const std::uint32_t>());
+      if (catalogue_.has_opened()) {
+        expect_opened(first, rows);
+        for (std::size_t row = 0; row < rows; ++row) {
+          const auto panels = cells_.panels(row);
+          choice_.begin(first + row, {space_.reach + row * width, panels.size() * kPanelEntries}, nullptr,
+                        panels.data());
+        }
+      } else {
+        expect(first, rows, weights);
+        for (std::size_t row = 0; row < rows; ++row) {
+          choice_.begin(first + row, {space_.reach + row * width, catalogue_.width()}, space_.expected + row * width,
+                        nullptr);
+        }
       }
     }
   }

@@ -2,21 +2,15 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <vector>
+
+#include "kernels/stopwatch.h"
 
 namespace memlane {
 
 namespace {
 
 constexpr std::size_t kPiece = std::size_t{1} << 18;  // units that one item reads: 1 MiB
-
-template <class Work>
-double seconds_of(const Work& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 bool has_int8(const MicroKernels& micro) {
 #if defined(__x86_64__)
@@ -39,7 +33,7 @@ LimitsProbe::LimitsProbe(CpuExec& exec, std::size_t ring_bytes)
 double LimitsProbe::peak(PeakKind kind) {
   std::vector<double> operations(exec_.threads());
   const auto run = [&](std::size_t repeats) {
-    return seconds_of([&] {
+    return seconds_once([&] {
       exec_.pool().run(exec_.threads(),
                        [&](std::size_t item, std::size_t) { operations[item] = exec_.micro().peak(kind, repeats); });
     });
@@ -57,7 +51,7 @@ double LimitsProbe::peak(PeakKind kind) {
 
 double LimitsProbe::read() {
   std::atomic<std::uint64_t> sink{0};
-  const double seconds = seconds_of([&] {
+  const double seconds = seconds_once([&] {
     exec_.pool().run(ring_.size() / kPiece, [&](std::size_t item, std::size_t) {
       sink.fetch_xor(exec_.micro().read(ring_.data() + item * kPiece, kPiece), std::memory_order_relaxed);
     });

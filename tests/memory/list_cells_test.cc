@@ -67,7 +67,7 @@ Topics& topics() {
 }
 
 constexpr std::size_t kFew = 1000;   // probes: of them follows no share of the lists that makes comparing all better
-constexpr std::size_t kMany = 5000;  // of them it does
+constexpr std::size_t kMany = 8000;  // of them it does
 
 TEST(ListCells, FewListsAreComparedAndTheSameKeysFound) {
   Topics& some = topics();
@@ -108,6 +108,79 @@ TEST(ListCells, ListsOfChunksWithoutCellsAreAlwaysCompared) {
   const auto found = some.find(0, kTokens, kFew, chunks);
   EXPECT_LT(found.compared, 0.35 * static_cast<double>(some.lists()));
   for (const std::int64_t id : found.ids) EXPECT_GE(id, static_cast<std::int64_t>(kKeys));
+}
+
+TEST(ListCells, SeveralChunksHaveCells) {
+  Topics& some = topics();
+  constexpr std::size_t kHalf = kKeys / 2;
+  const auto half = [&](std::size_t first) {
+    const float* const keys = some.keys_.data() + first * kHeadDim;
+    const reference::FloatEntries entries(keys, keys, kHalf, kHeadDim);
+    return ListIndex::whole(kSettings, kHeadDim, some.exec_.micro(), entries.rows());
+  };
+  const auto first = half(0), second = half(kHalf);
+  std::vector<ListChunk> chunks = {first->chunks().front(), second->chunks().front()};
+  chunks[1].first_entry = kHalf;
+  some.blocks_ = {some.entries_->block()};
+  const auto all = some.find(0, kTokens, kMany, chunks), opened = some.find(0, kTokens, kFew, chunks);
+  EXPECT_LT(opened.compared, 0.5 * all.compared);
+  std::size_t same = 0;
+  for (std::size_t i = 0; i < all.ids.size(); ++i) same += all.ids[i] == opened.ids[i] ? 1 : 0;
+  EXPECT_GE(same, all.ids.size() * 99 / 100);
+}
+
+TEST(ListCells, OneHeadMayHaveThemAndAnotherNot) {
+  Topics& some = topics();
+  ListIndex few({.chunk = std::size_t{1} << 18, .lists = 64}, kHeadDim);
+  few.update(some.exec_.micro(), some.entries_->rows());
+  ASSERT_EQ(few.chunks().size(), 1U);
+  ASSERT_EQ(few.chunks().front().cells.count, 0U);
+  const auto of = [&](const std::vector<ListChunk>& chunks) {
+    const std::size_t heads = chunks.size(), rows = kTokens * heads * kTopK;
+    std::vector<float> queries, scores(rows);
+    for (std::size_t i = 0; i < kTokens * heads; ++i) {
+      const auto query = some.queries_.begin() + static_cast<std::ptrdiff_t>(i / heads * kHeadDim);
+      queries.insert(queries.end(), query, query + kHeadDim);
+    }
+    std::vector<std::int64_t> ids(rows);
+    const std::vector<EntryBlock> blocks(heads, some.entries_->block());
+    search_lists(some.exec_, {queries.data(), {kTokens, heads, kHeadDim}}, {blocks.data(), {heads, 1}},
+                 {chunks.data(), {heads, 1}}, {.probes = kFew, .candidates = 2 * kTopK},
+                 {ids.data(), {kTokens, heads, kTopK}}, {scores.data(), {kTokens, heads, kTopK}}, nullptr);
+    return ids;
+  };
+  const ListChunk many = some.index_->chunks().front(), others = few.chunks().front();
+  const auto both = of({many, others}), one = of({many}), other = of({others});
+  for (std::size_t token = 0; token < kTokens; ++token) {
+    for (std::size_t i = 0; i < kTopK; ++i) {
+      EXPECT_EQ(both[2 * token * kTopK + i], one[token * kTopK + i]);
+      EXPECT_EQ(both[(2 * token + 1) * kTopK + i], other[token * kTopK + i]);
+    }
+  }
+}
+
+TEST(ListCells, NothingIsFoundWhereNoCellIsWorthALook) {
+  Topics& some = topics();
+  ListChunk chunk = some.index_->chunks().front();
+  const std::vector<float> nothing((chunk.cells.count + 31) / 32 * 32, -INFINITY);
+  chunk.cells.log_counts = nothing.data();
+  some.blocks_ = {some.entries_->block()};
+  const auto found = some.find(0, kTokens, kFew, {&chunk, 1});
+  EXPECT_EQ(std::count(found.ids.begin(), found.ids.end(), -1), std::ssize(found.ids));
+  EXPECT_EQ(found.compared, static_cast<double>(chunk.cells.count));
+}
+
+TEST(ListCells, AllListsAreComparedWhereWeightsAreAskedFor) {
+  Topics& some = topics();
+  some.blocks_ = {some.entries_->block()};
+  std::vector<std::int64_t> ids(kTopK);
+  std::vector<float> scores(kTopK);
+  SearchCount count;
+  const ListSearch search{.probes = kFew, .candidates = 2 * kTopK, .mass = 0.5, .count = &count};
+  search_lists(some.exec_, {some.queries_.data(), {1, 1, kHeadDim}}, {some.blocks_.data(), {1, 1}},
+               {some.index_->chunks().data(), {1, 1}}, search, {ids.data(), {1, 1, kTopK}},
+               {scores.data(), {1, 1, kTopK}}, nullptr);
+  EXPECT_EQ(count.lists, some.lists());
 }
 
 TEST(ListCells, HoldTheListsAndKnowTheirKeys) {
