@@ -3,6 +3,7 @@
 #include <set>
 #include <vector>
 
+#include "kernels/block_begins.h"
 #include "kernels/key_panels.h"
 #include "tests/kernels/kernel_fixture.h"
 
@@ -79,6 +80,20 @@ TEST(KeyPanels, HaveTheBitsOfKeysWrittenOneByOne) {
       }
     }
   }
+}
+
+TEST(BlockBegins, FindEntriesAcrossBlocksOfNone) {
+  std::vector<EntryBlock> blocks;
+  for (const std::size_t count : {0, 3, 0, 0, 32, 1, 0}) blocks.push_back({nullptr, nullptr, count, DType::f32});
+  const BlockBegins begins(blocks);
+  EXPECT_EQ(begins.entries(), 36U);
+  EXPECT_EQ(begins[blocks.size()], 36U);
+  std::size_t entry = 0;
+  for (std::size_t block = 0; block < blocks.size(); ++block) {
+    EXPECT_EQ(begins[block], entry);
+    for (std::size_t i = 0; i < blocks[block].count; ++i) EXPECT_EQ(begins.block_of(entry++), block);
+  }
+  EXPECT_EQ(BlockBegins(std::span<const EntryBlock>()).entries(), 0U);
 }
 
 }  // namespace
