@@ -34,7 +34,7 @@ struct IndexQuality {
   double error = 0;              ///< |output - dense output| / |dense output| of attention over memory alone
   double weight = 0;             ///< all weight that the lookup gives memory, estimates among it, to dense attention's
   double scanned = 0;            ///< keys scored, of all
-  double compared = 0;           ///< lists compared, to the number of all keys
+  double compared = 0;           ///< means of lists and cells compared, to the number of all keys
   double seconds_per_token = 0;  ///< attention over memory, all memory layers, one token at a time
   double build_seconds = 0;      ///< making the indexes, window after window
   std::size_t bytes = 0;         ///< of the indexes, beside the entries
