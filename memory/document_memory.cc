@@ -1,12 +1,25 @@
 #include "memory/document_memory.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 namespace memlane {
 
+namespace {
+
+std::uint64_t next_version() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
+}  // namespace
+
 DocumentMemory::DocumentMemory(EntryShape shape, Lookup lookup)
-    : shape_(std::move(shape)), lookup_(std::move(lookup)), blocks_(shape_.layers.size() * shape_.kv_heads) {
+    : shape_(std::move(shape)),
+      lookup_(std::move(lookup)),
+      blocks_(shape_.layers.size() * shape_.kv_heads),
+      version_(next_version()) {
   if (!lookup_.has_index()) return;
   for (std::size_t i = 0; i < shape_.layers.size() * shape_.kv_heads; ++i) {
     indexes_.push_back(make_key_index(lookup_, shape_.head_dim));
@@ -19,6 +32,7 @@ void DocumentMemory::append(Segment segment) {
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     blocks_[i].push_back(segments_.back().block(i / shape_.kv_heads, i % shape_.kv_heads));
   }
+  version_ = next_version();
 }
 
 void DocumentMemory::use_stored(std::span<const std::byte* const> bytes) {
@@ -31,6 +45,7 @@ void DocumentMemory::use_stored(std::span<const std::byte* const> bytes) {
       blocks_[b][first + i] = segment.block(b / shape_.kv_heads, b % shape_.kv_heads);
     }
   }
+  version_ = next_version();
 }
 
 void DocumentMemory::keep_newest(std::size_t entries) {
@@ -42,6 +57,7 @@ void DocumentMemory::keep_newest(std::size_t entries) {
   const auto count = static_cast<std::ptrdiff_t>(forgotten);
   segments_.erase(segments_.begin(), segments_.begin() + count);
   for (auto& blocks : blocks_) blocks.erase(blocks.begin(), blocks.begin() + count);
+  version_ = next_version();
 }
 
 void DocumentMemory::keep(std::span<const std::size_t> places) {
@@ -57,6 +73,7 @@ void DocumentMemory::keep(std::span<const std::size_t> places) {
   }
   segments_.erase(segments_.begin() + static_cast<std::ptrdiff_t>(places.size()), segments_.end());
   for (auto& blocks : blocks_) blocks.resize(places.size());
+  version_ = next_version();
 }
 
 const KeyIndex* DocumentMemory::index(std::size_t layer_slot, std::size_t kv_head) const {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
@@ -48,6 +49,9 @@ class DocumentMemory {
     return blocks_[layer_slot * shape_.kv_heads + kv_head];
   }
 
+  /// Another number, never seen before of any document, whenever blocks() have changed.
+  std::uint64_t version() const { return version_; }
+
   /// The index of a layer and head if it holds every entry, else null (a lookup without indexes, or not enough keys to
   /// train it yet).
   const KeyIndex* index(std::size_t layer_slot, std::size_t kv_head) const;
@@ -69,6 +73,7 @@ class DocumentMemory {
   std::vector<std::vector<EntryBlock>> blocks_;     // [layers * kv_heads], each [segments]
   std::vector<std::unique_ptr<KeyIndex>> indexes_;  // [layers * kv_heads], or none
   std::size_t indexed_entries_ = 0;
+  std::uint64_t version_;
 };
 
 }  // namespace memlane

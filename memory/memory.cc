@@ -37,9 +37,26 @@ AttentionPartial slice(const AttentionPartial& partial, std::size_t begin, std::
   return {partial.sum.slice(begin, end), partial.max.slice(begin, end), partial.weight.slice(begin, end)};
 }
 
+View<const EntryBlock, 2> join(std::span<const DocumentMemory* const> documents, std::size_t layer_slot,
+                               std::vector<EntryBlock>& storage) {
+  const std::size_t kv_heads = documents.front()->shape().kv_heads;
+  std::size_t of_head = 0;
+  for (const DocumentMemory* document : documents) of_head += document->blocks(layer_slot, 0).size();
+  storage.clear();
+  storage.reserve(kv_heads * of_head);
+  for (std::size_t head = 0; head < kv_heads; ++head) {
+    for (const DocumentMemory* document : documents) {
+      const auto blocks = document->blocks(layer_slot, head);
+      storage.insert(storage.end(), blocks.begin(), blocks.end());
+    }
+  }
+  return {storage.data(), {kv_heads, storage.size() / kv_heads}};
+}
+
 }  // namespace
 
-Memory::Memory(EntryShape shape, Lookup lookup) : shape_(std::move(shape)), lookup_(std::move(lookup)) {
+Memory::Memory(EntryShape shape, Lookup lookup)
+    : shape_(std::move(shape)), lookup_(std::move(lookup)), joined_(shape_.layers.size()) {
   if (lookup_.has_lists()) lists_ = ListSettings::of(lookup_);
 }
 
@@ -64,24 +81,24 @@ std::size_t Memory::entries() const {
   return sum;
 }
 
-View<const EntryBlock, 2> Memory::join(std::span<const DocumentMemory* const> documents, std::size_t layer_slot,
-                                       std::vector<EntryBlock>& storage) {
-  storage.clear();
-  const std::size_t kv_heads = documents.front()->shape().kv_heads;
-  for (std::size_t head = 0; head < kv_heads; ++head) {
-    for (const DocumentMemory* document : documents) {
-      const auto blocks = document->blocks(layer_slot, head);
-      storage.insert(storage.end(), blocks.begin(), blocks.end());
-    }
+View<const EntryBlock, 2> Memory::all_blocks(std::size_t layer_slot) {
+  Joined& joined = joined_[layer_slot];
+  const auto is_of = [](const DocumentMemory* document, std::uint64_t version) {
+    return document->version() == version;
+  };
+  if (!std::ranges::equal(documents_, joined.versions, is_of)) {
+    joined.versions.clear();  // until the blocks are there
+    join(documents_, layer_slot, joined.blocks);
+    for (const DocumentMemory* document : documents_) joined.versions.push_back(document->version());
   }
-  return {storage.data(), {kv_heads, storage.size() / kv_heads}};
+  return {joined.blocks.data(), {shape_.kv_heads, joined.blocks.size() / shape_.kv_heads}};
 }
 
 void Memory::attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
                     AttentionPartial out) {
   MEMLANE_EXPECTS(!empty() && !queries.empty());
   if (observer_) observer_(layer_slot, queries, scale);
-  const View<const EntryBlock, 2> all = join(documents_, layer_slot, joined_);
+  const View<const EntryBlock, 2> all = all_blocks(layer_slot);
   if (lookup_.kind == Lookup::Kind::dense) {
     return attend_in_pieces(exec, queries, all, scale, out);
   }
@@ -114,7 +131,7 @@ void Memory::attend(CpuExec& exec, std::size_t layer_slot, View<const float, 3> 
 void Memory::add_weights(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
                          View<const float, 2> max, View<const float, 2> weight, double factor, std::span<double> sums) {
   MEMLANE_EXPECTS(!empty() && !queries.empty() && sums.size() == entries());
-  const View<const EntryBlock, 2> all = join(documents_, layer_slot, joined_);
+  const View<const EntryBlock, 2> all = all_blocks(layer_slot);
   if (lookup_.kind == Lookup::Kind::dense) {
     return add_entry_weights(exec, queries, all, scale, max, weight, factor, sums);
   }
@@ -159,7 +176,7 @@ std::size_t Memory::lookup_bytes(const Lookup& lookup, const LookupSize& size) {
 }
 
 Memory::Selected Memory::select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale) {
-  return select(exec, layer_slot, queries, scale, join(documents_, layer_slot, joined_), nullptr);
+  return select(exec, layer_slot, queries, scale, all_blocks(layer_slot), nullptr);
 }
 
 /// tail: for what is not selected; null for no estimate of it.

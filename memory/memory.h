@@ -81,8 +81,8 @@ class Memory {
                    View<const float, 2> max, View<const float, 2> weight, double factor, std::span<double> sums);
 
  private:
-  static View<const EntryBlock, 2> join(std::span<const DocumentMemory* const> documents, std::size_t layer_slot,
-                                        std::vector<EntryBlock>& storage);
+  /// Blocks of all documents, as [kv_heads, blocks].
+  View<const EntryBlock, 2> all_blocks(std::size_t layer_slot);
   std::size_t tokens_at_once(std::size_t heads) const;
   Selected select(CpuExec& exec, std::size_t layer_slot, View<const float, 3> queries, float scale,
                   View<const EntryBlock, 2> all, const AttentionPartial* tail);
@@ -110,9 +110,14 @@ class Memory {
   const JointIndex* joint_ = nullptr;  // over the first of them, or none
   SearchCount* count_ = nullptr;
   Observer observer_;
-  // The blocks of all documents, or of one, as [kv_heads, blocks]: made for each call, which reads every block anyway.
-  std::vector<EntryBlock> joined_, of_document_;
-  std::vector<ListChunk> chunks_;  // [kv_heads, chunks], the same
+  // What all_blocks() made, of documents of these versions: of millions of entries that takes longer than to find some.
+  struct Joined {
+    std::vector<std::uint64_t> versions;
+    std::vector<EntryBlock> blocks;
+  };
+  std::vector<Joined> joined_;           // [layers]
+  std::vector<EntryBlock> of_document_;  // blocks of one, [kv_heads, blocks], made for each call
+  std::vector<ListChunk> chunks_;        // [kv_heads, chunks], the same
   PartialBuffer tail_, of_piece_;
   Buffer<std::int64_t> ids_;
   Buffer<float> scores_;
