@@ -27,16 +27,17 @@ DocumentMemory::DocumentMemory(EntryShape shape, Lookup lookup)
 }
 
 void DocumentMemory::append(Segment segment) {
+  version_ = next_version();
   entries_ += segment.count();
   segments_.push_back(std::move(segment));
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     blocks_[i].push_back(segments_.back().block(i / shape_.kv_heads, i % shape_.kv_heads));
   }
-  version_ = next_version();
 }
 
 void DocumentMemory::use_stored(std::span<const std::byte* const> bytes) {
   MEMLANE_EXPECTS(bytes.size() <= segments_.size());
+  version_ = next_version();
   const std::size_t first = segments_.size() - bytes.size();
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     Segment& segment = segments_[first + i];
@@ -45,11 +46,11 @@ void DocumentMemory::use_stored(std::span<const std::byte* const> bytes) {
       blocks_[b][first + i] = segment.block(b / shape_.kv_heads, b % shape_.kv_heads);
     }
   }
-  version_ = next_version();
 }
 
 void DocumentMemory::keep_newest(std::size_t entries) {
   MEMLANE_EXPECTS(indexes_.empty());
+  version_ = next_version();
   std::size_t forgotten = 0;
   while (forgotten < segments_.size() && entries_ - segments_[forgotten].count() >= entries) {
     entries_ -= segments_[forgotten++].count();
@@ -57,11 +58,11 @@ void DocumentMemory::keep_newest(std::size_t entries) {
   const auto count = static_cast<std::ptrdiff_t>(forgotten);
   segments_.erase(segments_.begin(), segments_.begin() + count);
   for (auto& blocks : blocks_) blocks.erase(blocks.begin(), blocks.begin() + count);
-  version_ = next_version();
 }
 
 void DocumentMemory::keep(std::span<const std::size_t> places) {
   MEMLANE_EXPECTS(indexes_.empty() && places.size() <= segments_.size());
+  version_ = next_version();
   entries_ = 0;
   for (std::size_t to = 0; to < places.size(); ++to) {
     const std::size_t from = places[to];
@@ -73,7 +74,6 @@ void DocumentMemory::keep(std::span<const std::size_t> places) {
   }
   segments_.erase(segments_.begin() + static_cast<std::ptrdiff_t>(places.size()), segments_.end());
   for (auto& blocks : blocks_) blocks.resize(places.size());
-  version_ = next_version();
 }
 
 const KeyIndex* DocumentMemory::index(std::size_t layer_slot, std::size_t kv_head) const {

@@ -44,12 +44,12 @@ class DocumentMemory {
   const EntryShape& shape() const { return shape_; }
   const Lookup& lookup() const { return lookup_; }
 
-  /// All entries of a memory layer and head: one block for each segment. Valid until the next append.
+  /// All entries of a memory layer and head: one block for each segment. Valid until version() changes.
   std::span<const EntryBlock> blocks(std::size_t layer_slot, std::size_t kv_head) const {
     return blocks_[layer_slot * shape_.kv_heads + kv_head];
   }
 
-  /// Another number, never seen before of any document, whenever blocks() have changed.
+  /// Another number whenever blocks() change, and of every document that is made.
   std::uint64_t version() const { return version_; }
 
   /// The index of a layer and head if it holds every entry, else null (a lookup without indexes, or not enough keys to

@@ -15,11 +15,11 @@ namespace memlane {
 namespace {
 
 constexpr std::size_t kBlock = 4096;     // entries read at once
-constexpr std::size_t kLeastLists = 64;  // that are worth cells
+constexpr std::size_t kFewLists = 64;  // that are not worth cells
 constexpr std::size_t kLargest = 4;      // of a cell, to the mean
 
 std::size_t cells_for(std::size_t lists) {
-  if (lists <= kLeastLists) return 1;
+  if (lists <= kFewLists) return 1;
   return static_cast<std::size_t>(std::ceil(std::sqrt(static_cast<double>(lists))));
 }
 

@@ -19,13 +19,15 @@ namespace memlane {
 
 namespace {
 
-/// Pages that were asked for last, up to 2 GiB of them: each in a set of two that its number says, the later one first.
-/// What threads overwrite of each other is asked for twice.
+/// The pages that were asked for last, each in a set of two that its number says, the later one first. What threads
+/// overwrite of each other is asked for twice.
 class AskedPages {
  public:
+  static constexpr std::size_t kPages = std::size_t{1} << 19;
+
   /// Whether it is among them; from now on it is.
   bool has(std::uintptr_t page) {
-    Set& set = sets_[page % kSets];
+    Set& set = sets_[page % sets_.size()];
     const std::uintptr_t first = set[0].load(std::memory_order_relaxed);
     if (first == page) return true;
     const bool found = set[1].load(std::memory_order_relaxed) == page;
@@ -35,9 +37,8 @@ class AskedPages {
   }
 
  private:
-  static constexpr std::size_t kSets = std::size_t{1} << 18;
   using Set = std::array<std::atomic<std::uintptr_t>, 2>;
-  std::array<Set, kSets> sets_{};
+  std::array<Set, kPages / 2> sets_{};
 };
 
 }  // namespace
@@ -104,14 +105,21 @@ void expect_reads_in_order(std::span<const std::byte> mapped) {
 }
 
 void read_ahead(const void* data, std::size_t bytes) {
-  // They are still there, most likely: of questions whose entries stay in memory a third of the time went into asking
-  // again.
+  const auto from = reinterpret_cast<std::uintptr_t>(data), begin = from / kPage * kPage;
+  ::madvise(reinterpret_cast<void*>(begin), from + bytes - begin, MADV_WILLNEED);
+}
+
+void read_new_ahead(const void* data, std::size_t bytes) {
   static AskedPages asked;
+  MEMLANE_EXPECTS(bytes > 0);
   const auto from = reinterpret_cast<std::uintptr_t>(data);
-  const std::uintptr_t first = from / kPage, last = (from + bytes - 1) / kPage;
   bool known = true;
-  for (std::uintptr_t page = first; page <= last; ++page) known = asked.has(page) && known;
-  if (!known) ::madvise(reinterpret_cast<void*>(first * kPage), from + bytes - first * kPage, MADV_WILLNEED);
+  for (std::uintptr_t page = from / kPage; page <= (from + bytes - 1) / kPage; ++page) known = asked.has(page) && known;
+  if (!known) read_ahead(data, bytes);
+}
+
+std::size_t remembered_bytes() {
+  return AskedPages::kPages * kPage;
 }
 
 }  // namespace memlane

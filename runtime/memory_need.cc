@@ -44,7 +44,8 @@ MemoryNeed session_need(const CpuExec& exec, const ModelConfig& config, const Me
   need.fixed = need.present + weight_bytes(config, precision) +
                config.vocab_size * config.hidden_size * size_of(precision.compute) +  // the embedding, as mapped
                Session::pass_bytes(config, settings, precision.compute, size.tokens) +
-               split_bytes(exec, config, pass, size.segments) + blocks * (settings.mem_layers.size() + 1) +
+               split_bytes(exec, config, pass, size.segments) +
+               blocks * (2 * settings.mem_layers.size() + 1) +  // of documents, and joined; those of one anew
                size.segments * sizeof(Segment) +
                Memory::lookup_bytes(lookup, {.threads = exec.threads(),
                                              .tokens = pass,

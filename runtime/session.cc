@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/resources.h"
 #include "runtime/window_plan.h"
 
 namespace memlane {
@@ -73,6 +74,12 @@ std::span<const Segment> Session::read_window(std::span<const std::int32_t> ids)
   run(ids, {0, ids.size()}, reads_until_, {});
   end_window();
   return std::span(own_memory_.segments()).subspan(before);
+}
+
+void Session::set_on_disk(bool on_disk) {
+  // Twice as much as is taken to stay in memory: of what is free not everything serves as the system's cache.
+  const bool remembers = free_memory() > 2 * remembered_bytes();
+  memory_.set_read_ahead(!on_disk ? nullptr : remembers ? read_new_ahead : read_ahead);
 }
 
 std::size_t Session::next_window() const {

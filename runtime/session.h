@@ -79,7 +79,7 @@ class Session {
   void set_pieces(Memory::Pieces pieces) { memory_.set_pieces(std::move(pieces)); }
   /// Whether stored entries may lie on a disk, from which they are then read ahead: Memory::set_read_ahead; for models
   /// on the CPU.
-  void set_on_disk(bool on_disk) { memory_.set_read_ahead(on_disk ? read_ahead : nullptr); }
+  void set_on_disk(bool on_disk);
   /// Counts what searches of lists look at from here on; for models on the CPU.
   void set_count(SearchCount* count) { memory_.set_count(count); }
   /// How the memory of the model's GPU is divided, a line for people; empty where the model is on the CPU.

@@ -53,5 +53,9 @@ void let_go(std::span<const std::byte> /*mapped*/) {}
 void expect_scattered_reads(std::span<const std::byte> /*mapped*/) {}
 void expect_reads_in_order(std::span<const std::byte> /*mapped*/) {}
 void read_ahead(const void* /*data*/, std::size_t /*bytes*/) {}
+void read_new_ahead(const void* /*data*/, std::size_t /*bytes*/) {}
+std::size_t remembered_bytes() {
+  return 0;
+}
 
 }  // namespace memlane

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <deque>
+#include <initializer_list>
 #include <map>
 #include <mutex>
 
@@ -286,6 +288,59 @@ TEST(MemoryLookup, SeesWhatADocumentGainsLater) {
   library.documents()[0].append(random, 6);
   EXPECT_EQ(memory.entries(), 16U);
   EXPECT_LE(library.error(library.attend({0}), kAll), 2e-6);
+}
+
+/// What a memory keeps of its documents' blocks follows them.
+TEST(MemoryLookup, SeesEveryChangeOfADocument) {
+  reference::Random random(8);
+  const std::vector<float> queries = random.floats(kTokens * kHeads * kHeadDim);
+  CpuExec exec(2);
+  const auto attend = [&](Memory& memory) {
+    PartialBuffer buffer;
+    const AttentionPartial partial = buffer.get(kTokens, kHeads, kHeadDim);
+    memory.attend(exec, 1, {queries.data(), {kTokens, kHeads, kHeadDim}}, kScale, partial);
+    std::vector<float> out(queries.size());
+    finish(exec, partial, {out.data(), {kTokens, kHeads, kHeadDim}});
+    return out;
+  };
+  const auto made = [&](std::initializer_list<std::size_t> windows) {
+    reference::RandomDocument document(kShape, lookup_of("dense", 1));
+    for (const std::size_t count : windows) document.append(random, count);
+    return std::move(document.memory());
+  };
+  DocumentMemory first = made({10, 40, 7}), second = made({33});
+  Memory memory(kShape, lookup_of("dense", 1));
+  memory.add(first);
+  memory.add(second);
+  std::vector<float> before = attend(memory);
+  const auto expect_seen = [&](const char* change) {
+    Memory fresh(kShape, lookup_of("dense", 1));
+    fresh.add(first);
+    fresh.add(second);
+    const std::vector<float> after = attend(memory);
+    EXPECT_EQ(after, attend(fresh)) << change;
+    EXPECT_NE(after, before) << change;
+    before = after;
+  };
+  second.append(Segment(kShape, 64));
+  expect_seen("append");
+  first.keep(std::array<std::size_t, 2>{0, 2});
+  expect_seen("keep");
+  first.keep_newest(7);
+  expect_seen("keep_newest");
+  const Segment other = [&] {
+    Segment segment(kShape, 7);
+    const std::vector<float> rows = random.floats(7 * kKvHeads * kHeadDim);
+    for (std::size_t slot = 0; slot < kShape.layers.size(); ++slot) {
+      segment.fill(slot, {rows.data(), {7, kKvHeads, kHeadDim}}, {rows.data(), {7, kKvHeads, kHeadDim}});
+    }
+    return segment;
+  }();
+  const std::byte* const bytes = other.bytes().data();
+  first.use_stored({&bytes, 1});
+  expect_seen("use_stored");
+  first = made({10, 40});
+  expect_seen("another document");
 }
 
 TEST(MemoryLookup, RefusesADocumentOfAnotherShape) {
