@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -14,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/stopwatch.h"
 #include "memory/mapped_file.h"
 #include "runtime/median.h"
 #include "runtime/perplexity.h"
@@ -111,11 +111,11 @@ void read(const Bench& bench, const Way& way, const RecallTrial& trial, Place pl
     const DocumentMemory& memory = session.own_memory();
     if (begin + kScoredWindows * window >= ids.size()) score_window(bench, memory, of_window, result);
     const bool is_full = begin >= kept && of_window.size() == window;
-    const auto start = std::chrono::steady_clock::now();
+    const Stopwatch watch;
     for (const Segment& segment : reader.read_window(of_window)) all.append(copy_of(shape, segment));
     reader.evict();
     if (!is_full) continue;
-    result.seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    result.seconds.push_back(watch.seconds());
   }
   result.of_kept[place].add(ask(bench, session.own_memory(), trial));
   result.of_all[place].add(ask(bench, all, trial));

@@ -72,6 +72,9 @@ struct ListSearch {
   SearchCount* count = nullptr;
   /// Called for stored keys some time before they are read, if they may lie on a disk; null: they do not.
   void (*read_ahead)(const void* data, std::size_t bytes) = nullptr;
+
+  /// Whether weights of all lists are needed, with an estimate of what is not scanned or without.
+  bool needs_weights(bool estimates) const { return estimates || mass < 1; }
 };
 
 /// What a search is of, for what it takes.

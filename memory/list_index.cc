@@ -263,7 +263,7 @@ void ListIndex::update_views(std::size_t first) {
     for (std::size_t list = 0; list < chunk.lists; ++list) chunk.views[list] = chunk.of[list].keys;
     views_.push_back({.list = chunk.views.data(),
                       .lists = chunk.lists,
-                      .cells = {.count = chunk.cell_begins.empty() ? 0 : chunk.cell_begins.size() - 1,
+                      .cells = {.count = chunk.cells(),
                                 .begins = chunk.cell_begins.data(),
                                 .means = chunk.cell_means.data(),
                                 .variances = chunk.cell_variances.data(),

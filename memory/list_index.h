@@ -85,6 +85,7 @@ class ListIndex : public KeyIndex {
     Buffer<std::byte> mean_codes;  // as ListChunk has it, as all below
     Buffer<float> means, log_counts, value_means;
     Buffer<float> spreads, reaches, key_covariance, value_covariance;
+    std::size_t cells() const { return cell_begins.empty() ? 0 : cell_begins.size() - 1; }
     std::vector<std::uint32_t> cell_begins;  // as ListCells has it, as the three below; empty: there are none
     Buffer<float> cell_means, cell_variances, cell_log_counts;
     std::vector<float> variances;  // [lists]: of keys, all elements together

@@ -110,8 +110,7 @@ std::vector<std::byte> ListIndex::save() const {
   const Head head = {kMagic, head_dim_, size_, chunks_.size(), settings_.chunk, settings_.lists, {}};
   writer.put(&head, 1);
   for (const Chunk& chunk : chunks_) {
-    const std::size_t cells = chunk.cell_begins.empty() ? 0 : chunk.cell_begins.size() - 1;
-    const ChunkHead chunk_head = {chunk.lists, chunk.capacity, chunk.count, chunk.level, cells, {}};
+    const ChunkHead chunk_head = {chunk.lists, chunk.capacity, chunk.count, chunk.level, chunk.cells(), {}};
     writer.put(&chunk_head, 1);
     std::vector<std::uint32_t> counts;
     for (const List& list : chunk.of) counts.push_back(static_cast<std::uint32_t>(list.keys.count));

@@ -64,7 +64,7 @@ void search_lists(CpuExec& exec, View<const float, 3> queries, View<const EntryB
   using namespace list_search;
   const std::size_t kv_heads = blocks.extent(0), k = ids.extent(2);
   std::vector<Catalogue> catalogues;
-  const bool all_lists = tail != nullptr || search.mass < 1;
+  const bool all_lists = search.needs_weights(tail != nullptr);
   for (std::size_t head = 0; head < kv_heads; ++head) catalogues.emplace_back(chunks, head, search, all_lists);
   MEMLANE_EXPECTS(k >= 1 && search.candidates >= k && search.probes >= 1 && ids.extents() == scores.extents());
   MEMLANE_EXPECTS(chunks.extent(0) == kv_heads);

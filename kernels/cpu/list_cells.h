@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <numeric>
 #include <span>
 
 #include "kernels/cpu/list_catalogue.h"
 #include "kernels/cpu/micro_kernels.h"
+#include "kernels/cpu/row_items.h"
 #include "kernels/exec.h"
 #include "kernels/key_lists.h"
 
@@ -18,11 +18,6 @@ namespace memlane::list_search {
 /// the row alone.
 class CellChoice {
  public:
-  /// A row that compares a panel, its panel number `at`.
-  struct Comparison {
-    std::uint32_t row;
-    std::uint32_t at;
-  };
   struct Space {
     /// cells: Catalogue's in a row; all: panels; compared: by a row at most.
     Space(ScratchLayout& layout, std::size_t head_dim, std::size_t rows, std::size_t cells, std::size_t all,
@@ -37,7 +32,7 @@ class CellChoice {
           panels(layout.take<std::uint32_t>(rows * compared)),
           counts(layout.take<std::size_t>(rows)),
           ends(layout.take<std::size_t>(all + 1)),
-          comparisons(layout.take<Comparison>(rows * compared)) {}
+          comparisons(layout.take<RowItem>(rows * compared)) {}
     std::size_t most;
     float* squares;   // [rows][head_dim]: of elements of queries
     float* reach;     // [rows][cells]
@@ -48,7 +43,7 @@ class CellChoice {
     std::uint32_t* panels;  // [rows][most], rising
     std::size_t* counts;    // [rows]: of panels
     std::size_t* ends;      // [all panels + 1]: of comparisons
-    Comparison* comparisons;
+    RowItem* comparisons;   // of panels
   };
 
   CellChoice(const MicroKernels& micro, const Catalogue& catalogue, std::size_t head_dim, const Space& space)
@@ -64,9 +59,10 @@ class CellChoice {
   std::span<const std::uint32_t> panels(std::size_t row) const {
     return {space_.panels + row * space_.most, space_.counts[row]};
   }
-  /// Rows that compare a panel, rising.
-  std::span<const Comparison> rows_of(std::size_t panel) const {
-    return {space_.comparisons + space_.ends[panel], space_.ends[panel + 1] - space_.ends[panel]};
+  /// Rows that compare a panel, rising, and which of their panels it is.
+  std::span<const RowItem> rows_of(std::size_t panel) const {
+    const std::size_t begin = panel == 0 ? 0 : space_.ends[panel - 1];
+    return {space_.comparisons + begin, space_.ends[panel] - begin};
   }
 
  private:
@@ -123,24 +119,14 @@ class CellChoice {
     }
   }
 
-  /// Sorted by counting.
   void order_by_panel(std::size_t rows) {
-    std::size_t* const ends = space_.ends;
-    const std::size_t all = catalogue_.width() / kPanelEntries;
-    std::fill_n(ends, all + 1, std::size_t{0});
-    for (std::size_t row = 0; row < rows; ++row) {
-      for (const std::uint32_t panel : panels(row)) ++ends[panel + 1];
-    }
-    std::partial_sum(ends, ends + all + 1, ends);
-    // Counts up from where each panel's begin, so that at the end they are where the next ones do.
-    for (std::size_t row = 0; row < rows; ++row) {
-      const std::span<const std::uint32_t> of_row = panels(row);
-      for (std::size_t at = 0; at < of_row.size(); ++at) {
-        space_.comparisons[ends[of_row[at]]++] = {static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(at)};
+    const auto for_each = [&](const auto& take) {
+      for (std::uint32_t row = 0; row < rows; ++row) {
+        std::uint32_t number = 0;
+        for (const std::uint32_t panel : panels(row)) take(panel, RowItem{row, number++});
       }
-    }
-    std::copy_backward(ends, ends + all, ends + all + 1);
-    ends[0] = 0;
+    };
+    sort_by_place(catalogue_.width() / kPanelEntries, for_each, space_.ends, space_.comparisons);
   }
 
   const MicroKernels& micro_;

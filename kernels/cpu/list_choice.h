@@ -22,21 +22,22 @@ class ListChoice {
     /// width: of a row's reaches; lists: that it may scan.
     Space(ScratchLayout& layout, std::size_t width, std::size_t rows, std::size_t lists)
         : most(filled(lists)),
+          room(std::max(width, most) + kPanelEntries),
           reaches(layout.take<float>(rows * most)),
           open(layout.take<std::uint32_t>(rows * most)),
           counts(layout.take<std::size_t>(rows)),
           taken(layout.take<float>(rows)),
-          weights(layout.take<float>(std::max(width, most) + kPanelEntries)),
-          places(layout.take<std::uint32_t>(std::max(width, most) + kPanelEntries)),
-          order(layout.take<std::int32_t>(std::max(width, most) + kPanelEntries)) {}
+          weights(layout.take<float>(room)),
+          places(layout.take<std::uint32_t>(room)),
+          order(layout.take<std::int32_t>(room)) {}
     /// Of a row, for each list that it may scan.
     static constexpr std::size_t kListBytes = sizeof(float) + sizeof(std::uint32_t);
-    std::size_t most;
+    std::size_t most, room;
     float* reaches;       // [rows][most]: of the lists that may be scanned
     std::uint32_t* open;  // [rows][most]: their places, rising
     std::size_t* counts;  // [rows]: of open
     float* taken;         // [rows]: lists that reach so far or farther are taken; NaN for none
-    float* weights;       // [width or most, and a panel], as all below
+    float* weights;       // [room], as all below
     std::uint32_t* places;
     std::int32_t* order;
   };

@@ -8,6 +8,7 @@
 #include "kernels/cpu/list_cells.h"
 #include "kernels/cpu/list_choice.h"
 #include "kernels/cpu/quantised_queries.h"
+#include "kernels/cpu/row_items.h"
 #include "kernels/cpu/stored_scores.h"
 #include "kernels/key_lists.h"
 
@@ -39,12 +40,6 @@ struct Chosen {
   float weight = 0;  // sum of exp(scale * score - max)
 };
 
-/// One scan of a list: of the row's chosen ones.
-struct Scan {
-  std::uint32_t row;
-  std::uint32_t number;
-};
-
 /// What the space for a search depends on.
 struct SearchSize {
   std::size_t head_dim;
@@ -67,7 +62,7 @@ struct SearchSize {
   /// Rows of an item at most.
   std::size_t most_rows() const {
     if (estimates) return most_at_once();
-    const std::size_t chosen = most_lists() * (sizeof(Chosen) + sizeof(Scan) + ListChoice::Space::kListBytes);
+    const std::size_t chosen = most_lists() * (sizeof(Chosen) + sizeof(RowItem) + ListChoice::Space::kListBytes);
     const std::size_t found = candidates * (sizeof(Candidate) + 2 * sizeof(StoredScores::Request));
     return std::clamp<std::size_t>(kItemBytes / (chosen + found), 1, kMostRows);
   }
@@ -97,7 +92,7 @@ struct SearchSpace {
               size.panels) {
     const std::size_t dim = size.head_dim, candidates = size.candidates, lists = rows * size.most_lists();
     chosen = layout.take<Chosen>(lists);
-    scans = layout.take<Scan>(lists);
+    scans = layout.take<RowItem>(lists);
     chosen_counts = layout.take<std::size_t>(rows);
     scanned_counts = layout.take<std::size_t>(rows);
     scan_ends = layout.take<std::size_t>(size.width + 1);
@@ -134,7 +129,7 @@ struct SearchSpace {
   ListChoice::Space choice;
   CellChoice::Space cells;
   Chosen* chosen;                               // [rows][lists]: by place, those scanned at once
-  Scan* scans;                                  // by place, then row
+  RowItem* scans;                               // by place, then row: of a row's chosen ones
   std::size_t *chosen_counts, *scanned_counts;  // [rows]: of chosen
   std::size_t* scan_ends;                       // [width + 1]
   Candidate *found, *in_order;                  // [rows][candidates]; the first for estimates alone

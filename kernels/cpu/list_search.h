@@ -80,7 +80,7 @@ class RowSearch {
       if (size_.estimates) expect(0, count_, true);
       return choose_all();
     }
-    const bool weights = size_.estimates || search_.mass < 1;
+    const bool weights = search_.needs_weights(size_.estimates);
     const std::size_t width = row_width();
     for (std::size_t first = 0; first < count_; first += space_.at_once) {
       const std::size_t rows = std::min(space_.at_once, count_ - first);
@@ -147,9 +147,9 @@ class RowSearch {
         if (of_panel.empty()) continue;
         score_means(chunk, list, of_panel.size(), [&](std::size_t r) { return first + of_panel[r].row; });
         for (std::size_t r = 0; r < of_panel.size(); ++r) {
-          const auto [row, at] = of_panel[r];
+          const auto [row, number] = of_panel[r];
           set_reach(chunk, list, space_.of_lists + r * kPanelEntries, space_.roots[row],
-                    space_.reach + row * width + at * kPanelEntries);
+                    space_.reach + row * width + number * kPanelEntries);
         }
         compared += of_panel.size() * std::min(chunk.lists - list, kPanelEntries);
       }
@@ -246,21 +246,16 @@ class RowSearch {
   /// Scans every list chosen since the last scan once, for all rows that chose it. In the order of their places, in
   /// which each row has its lists: so what a row finds does not depend on which rows come with it.
   void scan_chosen() {
-    // Sorted by counting: where the scans of each place end.
-    std::size_t* ends = space_.scan_ends;
-    std::fill_n(ends, size_.width + 1, std::size_t{0});
-    for (std::size_t row = 0; row < count_; ++row) {
-      for (const Chosen& list : unscanned(row)) ++ends[list.place + 1];
-    }
-    std::partial_sum(ends, ends + size_.width + 1, ends);
-    const std::size_t scans = ends[size_.width];
-    for (std::size_t row = 0; row < count_; ++row) {
-      auto number = static_cast<std::uint32_t>(space_.scanned_counts[row]);
-      for (const Chosen& list : unscanned(row)) {
-        space_.scans[ends[list.place]++] = {static_cast<std::uint32_t>(row), number++};
+    const auto for_each = [&](const auto& take) {
+      for (std::size_t row = 0; row < count_; ++row) {
+        auto number = static_cast<std::uint32_t>(space_.scanned_counts[row]);
+        for (const Chosen& list : unscanned(row)) take(list.place, RowItem{static_cast<std::uint32_t>(row), number++});
       }
-      space_.scanned_counts[row] = space_.chosen_counts[row];
-    }
+    };
+    const std::size_t* const ends = space_.scan_ends;
+    sort_by_place(size_.width, for_each, space_.scan_ends, space_.scans);
+    const std::size_t scans = ends[size_.width];
+    std::copy_n(space_.chosen_counts, count_, space_.scanned_counts);
     const bool tiled = has_tiles();
     if (tiled) micro_.tiles->shape();
     for (std::size_t begin = 0, end = 0; begin < scans; begin = end) {
@@ -276,10 +271,10 @@ class RowSearch {
     return {space_.chosen + row * size_.most_lists(), space_.chosen_counts[row]};
   }
   std::span<const Chosen> unscanned(std::size_t row) const { return chosen(row).subspan(space_.scanned_counts[row]); }
-  Chosen& chosen(const Scan& scan) const { return space_.chosen[scan.row * size_.most_lists() + scan.number]; }
+  Chosen& chosen(const RowItem& scan) const { return space_.chosen[scan.row * size_.most_lists() + scan.number]; }
 
   /// Scores the keys of one list for the rows that chose it.
-  void scan(std::span<const Scan> rows) {
+  void scan(std::span<const RowItem> rows) {
     const KeyList& list = catalogue_.chunks[chosen(rows.front()).chunk].list[chosen(rows.front()).list];
     const std::size_t bytes = key_list_panel_bytes(rows_.head_dim);
     const QuantisedKernels& kernels = *micro_.quantised;
@@ -304,7 +299,7 @@ class RowSearch {
   }
 
   /// The same where nothing else than the best scores is needed.
-  void collect(std::span<const Scan> rows, const KeyList& list, const QuantisedRows& a) {
+  void collect(std::span<const RowItem> rows, const KeyList& list, const QuantisedRows& a) {
     const std::size_t bytes = key_list_panel_bytes(rows_.head_dim);
     for (std::size_t r = 0; r < rows.size(); ++r)
       space_.collected[r] = space_.best.collected(rows[r].row, chosen(rows[r]).first);

@@ -2,9 +2,9 @@
 
 #include <sys/stat.h>
 
-#include <chrono>
 #include <cstring>
 
+#include "kernels/stopwatch.h"
 #include "tests/apps/command_test.h"
 
 namespace memlane {
@@ -25,12 +25,11 @@ class HostileModel : public CommandTest {
     const Words ingest = {"ingest",       "--quiet", "--threads", "2",         "--model", model,
                           "--mem-layers", "1",       "--memory",  path("new"), document};
     for (const Words& words : {Words{"generate", "--threads", "2", "--model", model, "--prompt", "a"}, ingest}) {
-      const auto start = std::chrono::steady_clock::now();
+      const Stopwatch watch;
       const Invocation invocation = limited(words);
       expect_refused(invocation, named);
       EXPECT_THAT(run(invocation).err, Not(HasSubstr(kSecret)));
-      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      EXPECT_LT(took.count(), kSanitized ? 120 : 30);
+      EXPECT_LT(watch.seconds(), kSanitized ? 120 : 30);
     }
   }
 

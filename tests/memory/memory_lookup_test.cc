@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <map>
 #include <mutex>
+#include <span>
 
 #include "memory/memory.h"
 #include "tests/reference/random_memory.h"
@@ -23,6 +24,17 @@ Lookup lookup_of(std::string_view name, std::size_t top_k, std::string parameter
   lookup.top_k = top_k;
   lookup.parameters = std::move(parameters);
   return lookup;
+}
+
+/// Attention outputs over a memory, [tokens, heads, head_dim], as the queries.
+std::vector<float> outputs_over(CpuExec& exec, Memory& memory, std::span<const float> queries) {
+  const std::array<std::size_t, 3> extents = {queries.size() / (kHeads * kHeadDim), kHeads, kHeadDim};
+  PartialBuffer buffer;
+  const AttentionPartial partial = buffer.get(extents[0], kHeads, kHeadDim);
+  std::vector<float> out(queries.size());
+  memory.attend(exec, 1, {queries.data(), extents}, kScale, partial);
+  finish(exec, partial, {out.data(), extents});
+  return out;
 }
 
 /// Documents made of windows of the given sizes, and queries to their memory.
@@ -48,12 +60,7 @@ class Library {
     Memory memory(kShape, lookup_);
     memory.set_read_ahead(read_ahead);
     for (const std::size_t each : order) memory.add(documents_[each].memory());
-    PartialBuffer buffer;
-    const AttentionPartial partial = buffer.get(kTokens, kHeads, kHeadDim);
-    std::vector<float> out(queries_.size());
-    memory.attend(exec, 1, {queries_.data(), {kTokens, kHeads, kHeadDim}}, kScale, partial);
-    finish(exec, partial, {out.data(), {kTokens, kHeads, kHeadDim}});
-    return out;
+    return outputs_over(exec, memory, queries_);
   }
 
   /// The largest difference from the reference attention over each query's best `k` of all entries.
@@ -190,19 +197,10 @@ TEST(MemoryLookup, QueriesOfAWindowFindWhatTheyFindAlone) {
       Memory memory(shape, lookup);
       memory.add(document.memory());
       const std::vector<float> queries = random.floats(kMany * kHeads * kHeadDim, 3);
-      const auto attend = [&](std::size_t first, std::size_t tokens) {
-        PartialBuffer buffer;
-        const AttentionPartial partial = buffer.get(tokens, kHeads, kHeadDim);
-        std::vector<float> out(tokens * kHeads * kHeadDim);
-        memory.attend(exec, 1, {queries.data() + first * kHeads * kHeadDim, {tokens, kHeads, kHeadDim}}, kScale,
-                      partial);
-        finish(exec, partial, {out.data(), {tokens, kHeads, kHeadDim}});
-        return out;
-      };
-      const std::vector<float> together = attend(0, kMany);
+      const std::vector<float> together = outputs_over(exec, memory, queries);
       for (std::size_t i = 0; i < kAlone; ++i) {
         const std::size_t token = i * (kMany - 1) / (kAlone - 1), size = kHeads * kHeadDim;
-        EXPECT_EQ(attend(token, 1),
+        EXPECT_EQ(outputs_over(exec, memory, std::span(queries).subspan(token * size, size)),
                   std::vector<float>(together.begin() + static_cast<std::ptrdiff_t>(token * size),
                                      together.begin() + static_cast<std::ptrdiff_t>((token + 1) * size)))
             << parameters << ", token " << token;
@@ -295,14 +293,6 @@ TEST(MemoryLookup, SeesEveryChangeOfADocument) {
   reference::Random random(8);
   const std::vector<float> queries = random.floats(kTokens * kHeads * kHeadDim);
   CpuExec exec(2);
-  const auto attend = [&](Memory& memory) {
-    PartialBuffer buffer;
-    const AttentionPartial partial = buffer.get(kTokens, kHeads, kHeadDim);
-    memory.attend(exec, 1, {queries.data(), {kTokens, kHeads, kHeadDim}}, kScale, partial);
-    std::vector<float> out(queries.size());
-    finish(exec, partial, {out.data(), {kTokens, kHeads, kHeadDim}});
-    return out;
-  };
   const auto made = [&](std::initializer_list<std::size_t> windows) {
     reference::RandomDocument document(kShape, lookup_of("dense", 1));
     for (const std::size_t count : windows) document.append(random, count);
@@ -312,13 +302,13 @@ TEST(MemoryLookup, SeesEveryChangeOfADocument) {
   Memory memory(kShape, lookup_of("dense", 1));
   memory.add(first);
   memory.add(second);
-  std::vector<float> before = attend(memory);
+  std::vector<float> before = outputs_over(exec, memory, queries);
   const auto expect_seen = [&](const char* change) {
     Memory fresh(kShape, lookup_of("dense", 1));
     fresh.add(first);
     fresh.add(second);
-    const std::vector<float> after = attend(memory);
-    EXPECT_EQ(after, attend(fresh)) << change;
+    const std::vector<float> after = outputs_over(exec, memory, queries);
+    EXPECT_EQ(after, outputs_over(exec, fresh, queries)) << change;
     EXPECT_NE(after, before) << change;
     before = after;
   };
