@@ -111,13 +111,13 @@ void store_joint_index(CpuExec& exec, MemoryFileWriter& writer, const MemoryInde
   const auto documents = load_documents(exec, file, plan.together, Lookup());  // without indexes of their own
   std::vector<const DocumentMemory*> pointers;
   for (const auto& document : documents) pointers.push_back(document.get());
-  const std::size_t entries = entries_of(file, plan.together);
-  JointIndexMaker maker(exec, pointers, lookup);
-  std::size_t made = 0;
-  writer.store_joint_index(plan.together, [&] {
-    progress(entries / maker.size() * made++);
-    return maker.next();
+  const std::size_t indexes = file.header().shape.layers.size() * file.header().shape.kv_heads;
+  std::size_t done = 0;  // of the entries of all indexes
+  JointIndexMaker maker(exec, pointers, lookup, [&](std::size_t more) {
+    done += more;
+    progress(done / indexes);
   });
+  writer.store_joint_index(plan.together, [&] { return maker.next(); });
 }
 
 int index(const MemoryIndexOptions& options) {

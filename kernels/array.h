@@ -107,6 +107,14 @@ class Buffer {
     if (size > 0) data_ = {static_cast<T*>(detail::allocate_aligned(size * sizeof(T))), Free{size * sizeof(T)}};
   }
 
+  /// What is moved from is empty.
+  Buffer(Buffer&& other) noexcept : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    data_ = std::move(other.data_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
+
   static Buffer zeroed(std::size_t size) {
     Buffer buffer(size);
     if (size > 0) std::memset(static_cast<void*>(buffer.data()), 0, size * sizeof(T));

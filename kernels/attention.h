@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -69,6 +70,11 @@ struct Visibility {
 /// one by one.
 void attend(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks, float scale,
             Visibility visibility, AttentionPartial out);
+
+/// Bytes of scratch space that it takes for partials of blocks side by side, as it does for few queries.
+/// queries: their extents; blocks: of each kv head; entries: their type.
+std::size_t attend_split_bytes(const CpuExec& exec, std::array<std::size_t, 3> queries, std::size_t kv_heads,
+                               std::size_t blocks, DType entries);
 
 /// Attention over chosen entries.
 /// ids: [tokens, heads, k], entries numbered through the blocks in order, ascending, then -1 where there are fewer than

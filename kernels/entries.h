@@ -46,7 +46,8 @@ constexpr std::size_t key_offset(std::size_t entry, std::size_t d, std::size_t h
          d % unit;
 }
 
-/// Writes keys, rounded to T, into panels that start at entry `first`. keys: [count][head_dim], rows `stride` elements
+/// Writes keys, rounded to T, into panels that start at entry `first`: what write_key_panels (kernels/write_entries.h)
+/// is held against. keys: [count][head_dim], rows `stride` elements
 /// apart.
 template <class T>
 void write_keys(T* panels, std::size_t first, const float* keys, std::size_t stride, std::size_t count,

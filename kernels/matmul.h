@@ -54,6 +54,10 @@ class PackedMatrix {
 /// on its row of a alone, to the last bit.
 void matmul(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> out);
 
+/// x += a W^T: the bits of matmul and of add (kernels/layers.h). x: [m, n], as is space, whose contents are unspecified
+/// afterwards; a, x and space are three arrays.
+void matmul_add(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> x, View<float, 2> space);
+
 /// One of several products of the same rows. out: [m, w.n()].
 struct MatrixProduct {
   const PackedMatrix& w;

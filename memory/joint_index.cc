@@ -1,7 +1,10 @@
 #include "memory/joint_index.h"
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
 #include <limits>
+#include <mutex>
 #include <numeric>
 #include <utility>
 
@@ -45,8 +48,9 @@ std::size_t JointIndex::bytes() const {
                          [](std::size_t sum, const auto& index) { return sum + index->bytes(); });
 }
 
-JointIndexMaker::JointIndexMaker(CpuExec& exec, std::span<const DocumentMemory* const> documents, const Lookup& lookup)
-    : exec_(exec), documents_(documents.begin(), documents.end()), lookup_(lookup) {
+JointIndexMaker::JointIndexMaker(CpuExec& exec, std::span<const DocumentMemory* const> documents, const Lookup& lookup,
+                                 Watch watch)
+    : exec_(exec), watch_(std::move(watch)), documents_(documents.begin(), documents.end()), lookup_(lookup) {
   MEMLANE_EXPECTS(lookup.kind == Lookup::Kind::ivf && !documents.empty());
   const EntryShape& shape = documents.front()->shape();
   std::size_t entries = 0;
@@ -58,23 +62,50 @@ JointIndexMaker::JointIndexMaker(CpuExec& exec, std::span<const DocumentMemory* 
   size_ = shape.layers.size() * shape.kv_heads;
 }
 
-std::vector<std::byte> JointIndexMaker::made(std::size_t slot) const {
+std::vector<std::byte> JointIndexMaker::made(std::size_t slot, const Watch& watch) const {
   const EntryShape& shape = documents_.front()->shape();
   std::vector<EntryBlock> blocks;
   for (const DocumentMemory* document : documents_) {
     const auto of_document = document->blocks(slot / shape.kv_heads, slot % shape.kv_heads);
     blocks.insert(blocks.end(), of_document.begin(), of_document.end());
   }
-  return make_whole_index(lookup_, shape.head_dim, exec_.micro(), EntryRows(blocks, shape.head_dim))->save();
+  return make_whole_index(lookup_, shape.head_dim, exec_.micro(), EntryRows(blocks, shape.head_dim), watch)->save();
+}
+
+/// The next indexes, one for each thread.
+void JointIndexMaker::make_some() {
+  waiting_.resize(std::min(exec_.threads(), size_ - next_));
+  std::mutex watching;
+  std::atomic<std::size_t> done = 0;
+  std::atomic<bool> stopping = false;
+  std::exception_ptr thrown;  // by the watch
+  const auto watch = [&](std::size_t entries) {
+    done += entries;
+    const std::unique_lock lock(watching, std::try_to_lock);
+    if (stopping) throw Interrupted("stopped");
+    if (!lock || !watch_) return;
+    try {
+      watch_(done.exchange(0));
+    } catch (...) {
+      thrown = std::current_exception();
+      stopping = true;
+      throw;
+    }
+  };
+  try {
+    exec_.pool().run(waiting_.size(),
+                     [&](std::size_t i, std::size_t) { waiting_[waiting_.size() - 1 - i] = made(next_ + i, watch); });
+    watch(0);
+  } catch (...) {
+    waiting_.clear();
+    if (thrown) std::rethrow_exception(thrown);
+    throw;
+  }
 }
 
 std::vector<std::byte> JointIndexMaker::next() {
   MEMLANE_EXPECTS(next_ < size_);
-  if (waiting_.empty()) {
-    waiting_.resize(std::min(exec_.threads(), size_ - next_));
-    exec_.pool().run(waiting_.size(),
-                     [&](std::size_t i, std::size_t) { waiting_[waiting_.size() - 1 - i] = made(next_ + i); });
-  }
+  if (waiting_.empty()) make_some();
   std::vector<std::byte> saved = std::move(waiting_.back());
   waiting_.pop_back();
   ++next_;

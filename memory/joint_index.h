@@ -49,7 +49,10 @@ class JointIndex {
 class JointIndexMaker {
  public:
   /// documents: one or more, of one shape, none empty; they need no indexes of their own, and outlive this, as exec.
-  JointIndexMaker(CpuExec& exec, std::span<const DocumentMemory* const> documents, const Lookup& lookup);
+  /// watch: called by one thread at a time, with entries of all indexes; what it throws ends next() within moments on
+  /// all threads.
+  JointIndexMaker(CpuExec& exec, std::span<const DocumentMemory* const> documents, const Lookup& lookup,
+                  Watch watch = nullptr);
 
   /// Indexes in all.
   std::size_t size() const { return size_; }
@@ -57,9 +60,11 @@ class JointIndexMaker {
   std::vector<std::byte> next();
 
  private:
-  std::vector<std::byte> made(std::size_t slot) const;
+  std::vector<std::byte> made(std::size_t slot, const Watch& watch) const;
+  void make_some();
 
   CpuExec& exec_;
+  Watch watch_;
   std::vector<const DocumentMemory*> documents_;
   Lookup lookup_;
   std::size_t size_, next_ = 0;

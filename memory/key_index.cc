@@ -12,9 +12,9 @@ std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_
 }
 
 std::unique_ptr<KeyIndex> make_whole_index(const Lookup& lookup, std::size_t head_dim, const MicroKernels& micro,
-                                           const EntryRows& entries) {
+                                           const EntryRows& entries, const Watch& watch) {
   MEMLANE_EXPECTS(lookup.has_lists());
-  return ListIndex::whole(ListSettings::of(lookup), head_dim, micro, entries);
+  return ListIndex::whole(ListSettings::of(lookup), head_dim, micro, entries, watch);
 }
 
 std::unique_ptr<KeyIndex> load_key_index(const Lookup& lookup, std::size_t head_dim, std::span<const std::byte> bytes) {

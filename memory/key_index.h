@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -49,9 +50,13 @@ class KeyIndex {
 /// parameters that are rejected.
 std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_dim);
 
+/// Called again and again during long work, with the entries that are done since the last time, or 0. What it throws
+/// ends the work.
+using Watch = std::function<void(std::size_t entries)>;
+
 /// A new index over entries that nothing is added to: lists are made of all of them together. lookup: one with lists.
 std::unique_ptr<KeyIndex> make_whole_index(const Lookup& lookup, std::size_t head_dim, const MicroKernels& micro,
-                                           const EntryRows& entries);
+                                           const EntryRows& entries, const Watch& watch = nullptr);
 
 /// A saved index, with the search-time parameters of `lookup`. Throws InputError if the bytes are no such index. They
 /// must outlive it: lists are used where they lie.

@@ -11,6 +11,8 @@ namespace memlane {
 
 namespace {
 
+constexpr std::size_t kTurned = 64;  // keys and values of which products are taken at a time
+
 /// Which lists there are of a chunk that begins with so many keys.
 std::size_t lists_of_chunk(const ListSettings& settings, std::size_t keys) {
   return std::clamp<std::size_t>(keys / kLeastKeys, 1, settings.lists);
@@ -123,7 +125,7 @@ void ListIndex::update(const MicroKernels& micro, const EntryRows& entries) {
     if (const auto [first, level] = merge(); first < chunks_.size()) {
       std::size_t begin = size_;
       for (std::size_t i = first; i < chunks_.size(); ++i) begin -= chunks_[i].count;
-      Chunk whole = merged(micro, entries, begin, size_, level);
+      Chunk whole = merged(micro, entries, begin, size_, level, [](std::size_t) {});
       chunks_.resize(first + 1);
       chunks_.back() = std::move(whole);
       unchanged = std::min(unchanged, first);
@@ -163,28 +165,36 @@ void ListIndex::append(const MicroKernels& micro, Chunk& chunk, View<const float
 /// Adds to the covariances what keys and values are apart from the means of their lists. keys, values: [n, head_dim].
 void ListIndex::add_covariances(const MicroKernels& micro, Chunk& chunk, View<const float, 2> keys,
                                 View<const float, 2> values) const {
-  const std::size_t n = keys.extent(0), panels = panels_for(head_dim_), columns = panels * kPanelEntries;
-  Buffer<float> across(head_dim_ * n);  // [head_dim, n]
-  auto key_panels = Buffer<float>::zeroed(columns * n), value_panels = Buffer<float>::zeroed(columns * n);
-  for (std::size_t i = 0; i < n; ++i) {
-    for (std::size_t d = 0; d < head_dim_; ++d) {
-      const float key = keys.data()[i * head_dim_ + d];
-      across.data()[d * n + i] = key;
-      key_panels.data()[in_value_panels(i, d, n)] = key;
-      value_panels.data()[in_value_panels(i, d, n)] = values.data()[i * head_dim_ + d];
+  const std::size_t n = keys.extent(0), panels = panels_for(head_dim_), of_panel = head_dim_ * kPanelEntries;
+  Buffer<float>* const covariances[] = {&chunk.key_covariance, &chunk.value_covariance};
+  const View<const float, 2> rows[] = {keys, values};
+  const auto before = static_cast<float>(chunk.count), after = static_cast<float>(chunk.count + n);
+  for (Buffer<float>* covariance : covariances) {
+    for (float& x : covariance->span()) x *= before;
+  }
+  // So few at a time that they stay in the first-level cache, turned.
+  constexpr std::size_t kStride = kTurned + 16;  // no power of two
+  Buffer<float> across(head_dim_ * kStride);
+  auto panelled = Buffer<float>::zeroed(panels * kTurned * kPanelEntries);
+  for (std::size_t begin = 0; begin < n; begin += kTurned) {
+    const std::size_t count = std::min(kTurned, n - begin);
+    for (std::size_t i = 0; i < count; ++i) {
+      const float* const key = keys.data() + (begin + i) * head_dim_;
+      for (std::size_t d = 0; d < head_dim_; ++d) across.data()[d * kStride + i] = key[d];
+    }
+    for (std::size_t of = 0; of < 2; ++of) {
+      for (std::size_t i = 0; i < count; ++i) {
+        const float* const row = rows[of].data() + (begin + i) * head_dim_;
+        for (std::size_t d = 0; d < head_dim_; ++d) panelled.data()[in_value_panels(i, d, kTurned)] = row[d];
+      }
+      for (std::size_t panel = 0; panel < panels; ++panel) {
+        micro.gemm_f32(head_dim_, count, across.data(), kStride, panelled.data() + panel * kTurned * kPanelEntries,
+                       covariances[of]->data() + panel * of_panel, kPanelEntries, true);
+      }
     }
   }
-  const auto before = static_cast<float>(chunk.count), after = static_cast<float>(chunk.count + n);
-  for (std::size_t panel = 0; panel < panels; ++panel) {
-    for (const bool of_values : {false, true}) {
-      float* out =
-          (of_values ? chunk.value_covariance : chunk.key_covariance).data() + panel * head_dim_ * kPanelEntries;
-      for (std::size_t i = 0; i < head_dim_ * kPanelEntries; ++i) out[i] *= before;
-      micro.gemm_f32(head_dim_, n, across.data(), n,
-                     (of_values ? value_panels : key_panels).data() + panel * n * kPanelEntries, out, kPanelEntries,
-                     true);
-      for (std::size_t i = 0; i < head_dim_ * kPanelEntries; ++i) out[i] /= after;
-    }
+  for (Buffer<float>* covariance : covariances) {
+    for (float& x : covariance->span()) x /= after;
   }
 }
 

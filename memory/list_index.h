@@ -56,7 +56,7 @@ class ListIndex : public KeyIndex {
 
   /// An index whose lists are made of all entries together; nothing is added to it.
   static std::unique_ptr<ListIndex> whole(const ListSettings& settings, std::size_t head_dim, const MicroKernels& micro,
-                                          const EntryRows& entries);
+                                          const EntryRows& entries, const Watch& watch = nullptr);
 
   std::size_t training_size() const override { return 0; }
   void train(View<const float, 2>) override {}
@@ -106,14 +106,14 @@ class ListIndex : public KeyIndex {
   };
   Merge merge() const;
   template <class Read>
-  std::vector<std::uint32_t> cells_of(const MicroKernels& micro, std::size_t rows, std::size_t count,
-                                      const Read& read) const;
+  std::vector<std::uint32_t> cells_of(const MicroKernels& micro, std::size_t rows, std::size_t count, const Read& read,
+                                      const Watch& watch) const;
   Chunk merged(const MicroKernels& micro, const EntryRows& entries, std::size_t begin, std::size_t end,
-               std::size_t level) const;
+               std::size_t level, const Watch& watch) const;
   void set_key_moments(const MicroKernels& micro, Chunk& chunk, std::size_t list, std::span<const std::uint32_t> rows,
                        View<const float, 2> keys) const;
   void add_value_moments(const MicroKernels& micro, Chunk& chunk, std::span<const std::uint32_t> list_of,
-                         const EntryRows& entries, std::size_t begin) const;
+                         const EntryRows& entries, std::size_t begin, const Watch& watch) const;
   void update_views(std::size_t first);
   void take(List& list) const;
   void add_covariances(const MicroKernels& micro, Chunk& chunk, View<const float, 2> keys,

@@ -14,9 +14,9 @@ namespace memlane {
 
 namespace {
 
-constexpr std::size_t kBlock = 4096;     // entries read at once
+constexpr std::size_t kBlock = 4096;   // entries read at once
 constexpr std::size_t kFewLists = 64;  // that are not worth cells
-constexpr std::size_t kLargest = 4;      // of a cell, to the mean
+constexpr std::size_t kLargest = 4;    // of a cell, to the mean
 
 std::size_t cells_for(std::size_t lists) {
   if (lists <= kFewLists) return 1;
@@ -26,13 +26,14 @@ std::size_t cells_for(std::size_t lists) {
 /// The keys of entries [begin, end) as they are stored, one row behind the other: panels spread a key over many lines.
 class KeyRows {
  public:
-  KeyRows(const EntryRows& entries, std::size_t begin, std::size_t end)
+  KeyRows(const EntryRows& entries, std::size_t begin, std::size_t end, const Watch& watch)
       : head_dim_(entries.head_dim()),
         dtype_(entries.dtype()),
         size_(end - begin),
         keys_(size_ * head_dim_ * size_of(dtype_)) {
     std::vector<float> rows(kBlock * head_dim_);
     for (std::size_t first = 0; first < size_; first += kBlock) {
+      watch(0);
       const std::size_t count = std::min(kBlock, size_ - first);
       entries.read_keys(begin + first, begin + first + count, rows.data());
       with_type(dtype_, [&](auto type) {
@@ -136,7 +137,7 @@ ListIndex::Merge ListIndex::merge() const {
 /// The nearest of `count` cells to each row. read(row, out) reads one.
 template <class Read>
 std::vector<std::uint32_t> ListIndex::cells_of(const MicroKernels& micro, std::size_t rows, std::size_t count,
-                                               const Read& read) const {
+                                               const Read& read, const Watch& watch) const {
   std::vector<std::uint32_t> of(rows);
   if (count == 1) return of;
   const std::size_t used = std::min(rows, kTrainingKeys * count);
@@ -145,6 +146,7 @@ std::vector<std::uint32_t> ListIndex::cells_of(const MicroKernels& micro, std::s
   const std::vector<float> means = k_means(micro, measured({sample.data(), {used, head_dim_}}, storage), count);
   const ClusterMeans clusters({means.data(), {count, head_dim_}});
   for (std::size_t first = 0; first < rows; first += kBlock) {
+    watch(0);
     const std::size_t block = std::min(kBlock, rows - first);
     for (std::size_t i = 0; i < block; ++i) read(first + i, keys.data() + i * head_dim_);
     const auto nearest = clusters.nearest(micro, measured({keys.data(), {block, head_dim_}}, storage));
@@ -156,11 +158,11 @@ std::vector<std::uint32_t> ListIndex::cells_of(const MicroKernels& micro, std::s
 /// A full chunk of the entries [begin, end), clustered together. Keys and values are read from beginning to end, once
 /// each: they may lie in a file.
 ListIndex::Chunk ListIndex::merged(const MicroKernels& micro, const EntryRows& entries, std::size_t begin,
-                                   std::size_t end, std::size_t level) const {
+                                   std::size_t end, std::size_t level, const Watch& watch) const {
   const std::size_t n = end - begin, wanted = merged_lists(settings_, n);
-  const KeyRows keys(entries, begin, end);
+  const KeyRows keys(entries, begin, end, watch);
   const auto read = [&](std::size_t row, float* out) { keys.read(row, out); };
-  const Cells cells(cells_of(micro, n, cells_for(wanted), read), cells_for(wanted));
+  const Cells cells(cells_of(micro, n, cells_for(wanted), read, watch), cells_for(wanted));
   std::size_t lists = 0;
   for (std::size_t cell = 0; cell < cells.size(); ++cell) lists += lists_of_cell(cells.rows(cell).size(), n, wanted);
   Chunk chunk = empty_chunk(lists);
@@ -204,8 +206,9 @@ ListIndex::Chunk ListIndex::merged(const MicroKernels& micro, const EntryRows& e
     }
     first_list += here;
     begins.push_back(static_cast<std::uint32_t>(first_list));
+    watch(rows.size());
   }
-  add_value_moments(micro, chunk, list_of, entries, begin);
+  add_value_moments(micro, chunk, list_of, entries, begin, watch);
   update_spreads(chunk);
   if (cells.size() > 1 && cells.size() <= lists / ListCells::kLeastLists) set_cells(chunk, std::move(begins));
   return chunk;
@@ -279,11 +282,12 @@ void ListIndex::set_cells(Chunk& chunk, std::vector<std::uint32_t> begins) const
 /// `begin` on. Keys lie around the means of their lists, so that the sum of (k - m) (v - w) over a list is that of
 /// (k - m) v.
 void ListIndex::add_value_moments(const MicroKernels& micro, Chunk& chunk, std::span<const std::uint32_t> list_of,
-                                  const EntryRows& entries, std::size_t begin) const {
+                                  const EntryRows& entries, std::size_t begin, const Watch& watch) const {
   std::vector<double> sums(chunk.lists * head_dim_);
   const std::vector<float> means = mean_rows(chunk);
   std::vector<float> keys(kBlock * head_dim_), values(kBlock * head_dim_);
   for (std::size_t first = 0; first < list_of.size(); first += kBlock) {
+    watch(0);
     const std::size_t count = std::min(kBlock, list_of.size() - first);
     entries.read_keys(begin + first, begin + first + count, keys.data());
     entries.read_values(begin + first, begin + first + count, values.data());
@@ -309,10 +313,11 @@ void ListIndex::add_value_moments(const MicroKernels& micro, Chunk& chunk, std::
 }
 
 std::unique_ptr<ListIndex> ListIndex::whole(const ListSettings& settings, std::size_t head_dim,
-                                            const MicroKernels& micro, const EntryRows& entries) {
+                                            const MicroKernels& micro, const EntryRows& entries, const Watch& watch) {
   auto index = std::make_unique<ListIndex>(settings, head_dim);
   if (entries.size() == 0) return index;
-  index->chunks_.push_back(index->merged(micro, entries, 0, entries.size(), 1));
+  index->chunks_.push_back(
+      index->merged(micro, entries, 0, entries.size(), 1, watch ? watch : Watch([](std::size_t) {})));
   index->size_ = entries.size();
   index->update_views(0);
   return index;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <string_view>
 
@@ -25,6 +26,15 @@ std::size_t whole_number(const Lookup& lookup, std::string_view key, std::string
   return number;
 }
 
+double number(const Lookup& lookup, std::string_view key, std::string_view text, double least, double most) {
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || !(number >= least && number <= most)) {
+    refuse(lookup, fmt::format("{} from {} to {}", key, least, most));
+  }
+  return number;
+}
+
 }  // namespace
 
 ListSettings ListSettings::of(const Lookup& lookup) {
@@ -39,7 +49,7 @@ ListSettings ListSettings::of(const Lookup& lookup) {
     const std::string_view key = each.substr(0, each.find('='));
     const std::string_view value = key.size() == each.size() ? std::string_view() : each.substr(key.size() + 1);
     if (key == "rerank") {
-      settings.rerank = whole_number(lookup, key, value, 1000);
+      settings.rerank = number(lookup, key, value, 1, 1000);
     } else if (key == "chunk") {
       settings.chunk = whole_number(lookup, key, value, std::size_t{1} << 24);
     } else if (key == "lists" && ivf) {
@@ -49,15 +59,17 @@ ListSettings ListSettings::of(const Lookup& lookup) {
     } else if (key == "tail" && (value == "on" || value == "off")) {
       settings.tail = value == "on";
     } else if (key == "mass") {
-      const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), settings.mass);
-      if (error != std::errc() || end != value.data() + value.size() || !(settings.mass > 0 && settings.mass <= 1)) {
-        refuse(lookup, "mass above 0 and up to 1");
-      }
+      settings.mass = number(lookup, key, value, 0, 1);
+      if (settings.mass == 0) refuse(lookup, "mass above 0 and up to 1");
     } else {
       refuse(lookup, ivf ? "chunk, lists, probes, rerank, mass or tail=on|off" : "chunk, rerank, mass or tail=on|off");
     }
   }
   return settings;
+}
+
+std::size_t ListSettings::candidates(std::size_t top_k) const {
+  return static_cast<std::size_t>(std::ceil(static_cast<double>(top_k) * rerank));
 }
 
 std::size_t ListSettings::probes_of(std::size_t all) const {

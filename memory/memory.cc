@@ -161,7 +161,7 @@ std::size_t Memory::lookup_bytes(const Lookup& lookup, const LookupSize& size) {
     const std::size_t chunks = size.entries / settings.chunk + documents;
     const std::size_t lists = clustered ? ListIndex::lists_at_most(settings, size.entries, documents) : chunks;
     const ListSearch how = {.probes = clustered ? settings.probes_of(lists) : lists,
-                            .candidates = lookup.top_k * settings.rerank};
+                            .candidates = settings.candidates(lookup.top_k)};
     bytes += search_lists_bytes(size.threads, how,
                                 {.tokens = tokens,
                                  .heads = size.heads,
@@ -226,7 +226,7 @@ void Memory::search(CpuExec& exec, std::size_t layer_slot, View<const float, 3> 
   std::size_t lists = 0;  // of a head: others have about as many, in as many chunks
   for (std::size_t i = 0; i < chunks_.size() / shape_.kv_heads; ++i) lists += chunks_[i].lists;
   const ListSearch how = {.probes = lists_.probes_of(lists),
-                          .candidates = lookup_.top_k * lists_.rerank,
+                          .candidates = lists_.candidates(lookup_.top_k),
                           .mass = lists_.mass,
                           .scale = scale,
                           .count = count_,

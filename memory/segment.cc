@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "kernels/write_entries.h"
+
 namespace memlane {
 
 namespace {
@@ -59,23 +61,14 @@ EntryBlock Segment::block(std::size_t layer_slot, std::size_t kv_head) const {
   return {begin, begin + key_bytes_, count_, dtype_};
 }
 
-void Segment::fill(std::size_t layer_slot, View<const float, 3> keys, View<const float, 3> values) {
+void Segment::fill(CpuExec& exec, std::size_t layer_slot, View<const float, 3> keys, View<const float, 3> values) {
   MEMLANE_EXPECTS(owned_.size() == size_);
   MEMLANE_EXPECTS(keys.extents() == values.extents());
   MEMLANE_EXPECTS(keys.extent(0) == count_ && keys.extent(1) == kv_heads_ && keys.extent(2) == head_dim_);
-  const std::size_t stride = kv_heads_ * head_dim_;
-  for (std::size_t head = 0; head < kv_heads_; ++head) {
-    std::byte* begin = owned_.data() + offset(layer_slot, head);
-    with_type(dtype_, [&](auto type) {
-      using T = decltype(type);
-      write_keys(reinterpret_cast<T*>(begin), 0, keys.data() + head * head_dim_, stride, count_, head_dim_);
-      T* rows = reinterpret_cast<T*>(begin + key_bytes_);
-      for (std::size_t i = 0; i < count_; ++i) {
-        const float* value = values.data() + i * stride + head * head_dim_;
-        for (std::size_t d = 0; d < head_dim_; ++d) rows[i * head_dim_ + d] = from_float<T>(value[d]);
-      }
-    });
-  }
+  std::byte* begin = owned_.data() + offset(layer_slot, 0);
+  const std::size_t head_elements = (key_bytes_ + value_bytes_) / size_of(dtype_);
+  write_key_panels(exec, dtype_, begin, head_elements, 0, keys);
+  write_values(exec, dtype_, begin + key_bytes_, head_elements, values);
 }
 
 }  // namespace memlane

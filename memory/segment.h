@@ -5,6 +5,7 @@
 
 #include "kernels/array.h"
 #include "kernels/entries.h"
+#include "kernels/exec.h"
 
 namespace memlane {
 
@@ -48,7 +49,7 @@ class Segment {
 
   /// Fills one layer of an owned segment from rows of floats, rounding to the entries' type.
   /// keys (un-rotated), values: [count, kv_heads, head_dim].
-  void fill(std::size_t layer_slot, View<const float, 3> keys, View<const float, 3> values);
+  void fill(CpuExec& exec, std::size_t layer_slot, View<const float, 3> keys, View<const float, 3> values);
 
  private:
   std::size_t offset(std::size_t layer_slot, std::size_t kv_head) const;

@@ -83,7 +83,7 @@ PassingSeconds passing_seconds(CpuExec& exec, const ModelConfig& config, const M
     for (const std::size_t layer : {std::size_t{0}, std::size_t{1}}) {
       norm();
       if (rounds) round_to_bf16(exec, k.flat());
-      if (rounds) round_to_bf16(exec, v.flat());
+      if (rounds && layer == 1) round_to_bf16(exec, v.flat());
       local.store(exec, layer, k, v);
       norm();
       swiglu(exec, {gate.data(), {tokens, ffn}}, {up.data(), {tokens, ffn}}, {gated.data(), {tokens, ffn}});
@@ -91,7 +91,7 @@ PassingSeconds passing_seconds(CpuExec& exec, const ModelConfig& config, const M
   });
   local.advance();
   const EntryShape shape = {{1}, heads, d, settings.mem_dtype};
-  const double moving = seconds_of([&] { local.to_segment(shape); });
+  const double moving = seconds_of([&] { local.to_segment(exec, shape); });
   const auto times = [](std::size_t whole, std::size_t used) {
     return static_cast<double>(whole) / static_cast<double>(used);
   };

@@ -207,7 +207,7 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention
     matmul(exec_, at.h, {{w.q, at.q}, {w.k, at.k}, {w.v, at.v}});
   }
   if (rounds) round_to_bf16(exec_, at.k.flat());
-  if (rounds) round_to_bf16(exec_, at.v.flat());
+  if (rounds && memory_slot(layer) >= 0) round_to_bf16(exec_, at.v.flat());  // elsewhere the cache rounds them alike
   {
     const StageScope stage(exec_.stage_clock(), Stage::append);
     local.store(exec_, layer, k, v);
@@ -234,8 +234,7 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention
     }
   }
   finish(exec_, partial, at.attended.template reshape<3>({tokens, heads, head_dim}));
-  matmul(exec_, at.attended, w.o, at.h);
-  add(exec_, at.x, at.h);
+  matmul_add(exec_, at.attended, w.o, at.x, at.h);
 }
 
 /// Adds what each entry of memory weighs for the recorded tokens of a pass. whole: the partial of local context and
@@ -266,8 +265,7 @@ template <class Exec>
 void Decoder<Exec>::feed_forward(std::size_t layer, Activations& at) {
   const typename Backend<Exec>::LayerWeights& w = weights_.layers[layer];
   rms_norm(exec_, at.x, w.mlp_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
-  memlane::feed_forward(exec_, at.h, w.gate, w.up, w.down, at.gate, at.up, at.h);
-  add(exec_, at.x, at.h);
+  memlane::feed_forward(exec_, at.h, w.gate, w.up, w.down, at.gate, at.up, at.x);
 }
 
 template <class Exec>

@@ -42,7 +42,7 @@ void Engine::forward(std::span<const std::int32_t> ids, PassUntil until, const P
 }
 
 Segment Engine::to_segment(const EntryShape& shape) const {
-  return std::visit([&](const auto& on) { return on.local.to_segment(shape); }, running_);
+  return std::visit([&](const auto& on) { return on.local.to_segment(on.exec, shape); }, running_);
 }
 
 void Engine::clear_memory_layers() {

@@ -65,7 +65,7 @@ class LocalAttention {
   float memory_key_factor() const;
 
   /// A segment of what memory layers hold.
-  Segment to_segment(const EntryShape& shape) const { return cache_.to_segment(shape); }
+  Segment to_segment(Exec& exec, const EntryShape& shape) const { return cache_.to_segment(exec, shape); }
   void clear_memory_layers() { cache_.clear(LayerKind::memory); }
   /// Plain layers keep only what settings say that later tokens see: the overlap; the sinks and a sliding window less
   /// the next token; else nothing. What is kept moves to the front, its keys rotated anew.

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/key_panels.h"
+#include "kernels/write_entries.h"
 
 namespace memlane {
 
@@ -56,18 +56,9 @@ void LocalCache::store(CpuExec& exec, std::size_t layer, View<const float, 3> ke
   Layer& to = layers_[layer];
   const std::size_t first = size_of_layer(layer);
   const std::size_t entries = capacity(to.kind);
-  const std::size_t tokens = keys.extent(0);
   write(exec, to, to.keys, first, keys);
-  exec.pool().run(kv_heads_, [&](std::size_t head, std::size_t) {
-    with_type(compute_, [&](auto type) {
-      using T = decltype(type);
-      T* rows = reinterpret_cast<T*>(to.values.data()) + (head * entries + first) * head_dim_;
-      for (std::size_t token = 0; token < tokens; ++token) {
-        const float* from = values.data() + token * row_size() + head * head_dim_;
-        for (std::size_t d = 0; d < head_dim_; ++d) rows[token * head_dim_ + d] = from_float<T>(from[d]);
-      }
-    });
-  });
+  const std::size_t element = memlane::size_of(compute_);
+  write_values(exec, compute_, to.values.data() + first * head_dim_ * element, entries * head_dim_, values);
 }
 
 void LocalCache::store_unrotated(std::size_t layer, View<const float, 3> keys, View<const float, 3> values) {
@@ -142,12 +133,12 @@ View<const float, 3> LocalCache::unrotated(std::size_t layer, std::size_t first)
   return layers_[layer].raw_keys.view<3>({size, kv_heads_, head_dim_}).slice(first, size);
 }
 
-Segment LocalCache::to_segment(const EntryShape& shape) const {
+Segment LocalCache::to_segment(CpuExec& exec, const EntryShape& shape) const {
   const std::size_t count = size(LayerKind::memory);
   Segment segment(shape, count);
   for (std::size_t slot = 0; slot < memory_layers_.size(); ++slot) {
     const Layer& layer = layers_[memory_layers_[slot]];
-    segment.fill(slot, layer.raw_keys.view<3>({count, kv_heads_, head_dim_}),
+    segment.fill(exec, slot, layer.raw_keys.view<3>({count, kv_heads_, head_dim_}),
                  layer.raw_values.view<3>({count, kv_heads_, head_dim_}));
   }
   return segment;

@@ -54,7 +54,7 @@ class LocalCache {
   View<const float, 3> unrotated(std::size_t layer, std::size_t first) const;
 
   /// A segment of all held tokens' keys and values of the memory layers.
-  Segment to_segment(const EntryShape& shape) const;
+  Segment to_segment(CpuExec& exec, const EntryShape& shape) const;
 
   /// Bytes that a cache for these settings allocates.
   static std::size_t bytes(const ModelConfig& config, const MemorySettings& settings, DType compute);

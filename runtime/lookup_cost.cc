@@ -54,10 +54,10 @@ class MadeUp {
   std::vector<float> topics_;
 };
 
-Segment segment_of(MadeUp& made_up, const EntryShape& shape, std::size_t entries) {
+Segment segment_of(CpuExec& exec, MadeUp& made_up, const EntryShape& shape, std::size_t entries) {
   Segment segment(shape, entries);
   const Buffer<float> keys = made_up.rows(entries), values = made_up.rows(entries);
-  segment.fill(0, keys.view<3>({entries, 1, shape.head_dim}), values.view<3>({entries, 1, shape.head_dim}));
+  segment.fill(exec, 0, keys.view<3>({entries, 1, shape.head_dim}), values.view<3>({entries, 1, shape.head_dim}));
   return segment;
 }
 
@@ -114,7 +114,7 @@ LookupCost::LookupCost(CpuExec& exec, const ModelConfig& config, const MemorySet
   documents.emplace_back(shape, measured);
   double indexing = 0;
   while (documents[0].entries() + window <= entries) {
-    documents[0].append(segment_of(made_up, shape, window));
+    documents[0].append(segment_of(exec, made_up, shape, window));
     indexing += seconds_once([&] { documents[0].update_indexes(exec); });
     if (documents[0].entries() == window) measure(documents, 1, tokens);
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/attention.h"
 #include "memory/lost_pages.h"
 #include "memory/memory.h"
 #include "runtime/local_settings.h"
@@ -10,19 +11,6 @@
 #include "runtime/weights.h"
 
 namespace memlane {
-
-namespace {
-
-/// Of calls with few queries, whose blocks' partials lie side by side until they are merged.
-std::size_t split_bytes(const CpuExec& exec, const ModelConfig& config, std::size_t tokens, std::size_t segments) {
-  constexpr std::size_t kRows = 112;  // of queries that a thread takes at once, about
-  const std::size_t group = config.num_heads / config.num_kv_heads;
-  const std::size_t items = config.num_kv_heads * ((tokens * group + kRows - 1) / kRows);
-  if (segments < 2 || items >= 4 * exec.threads()) return 0;
-  return segments * tokens * config.num_heads * (config.head_dim + 2) * sizeof(float);
-}
-
-}  // namespace
 
 std::uint64_t MemoryNeed::bytes() const {
   return std::max(peak, fixed + entries);
@@ -38,13 +26,17 @@ MemoryNeed session_need(const CpuExec& exec, const ModelConfig& config, const Me
   need.peak = peak_memory();
   if (lookup.kind != Lookup::Kind::dense) {
     // Values, and of indexes the keys that are scored again.
-    const std::size_t keys = lookup.has_lists() ? ListSettings::of(lookup).rerank : lookup.has_index() ? 1 : 0;
-    need.at_once = config.num_heads * std::min(lookup.top_k, size.entries) * (1 + keys) * kMappedAround;
+    const std::size_t keys = lookup.has_lists()   ? ListSettings::of(lookup).candidates(lookup.top_k)
+                             : lookup.has_index() ? lookup.top_k
+                                                  : 0;
+    need.at_once =
+        config.num_heads * (std::min(lookup.top_k, size.entries) + std::min(keys, size.entries)) * kMappedAround;
   }
   need.fixed = need.present + weight_bytes(config, precision) +
                config.vocab_size * config.hidden_size * size_of(precision.compute) +  // the embedding, as mapped
                Session::pass_bytes(config, settings, precision.compute, size.tokens) +
-               split_bytes(exec, config, pass, size.segments) +
+               attend_split_bytes(exec, {pass, config.num_heads, config.head_dim}, config.num_kv_heads, size.segments,
+                                  precision.compute) +
                blocks * (2 * settings.mem_layers.size() + 1) +  // of documents, and joined; those of one anew
                size.segments * sizeof(Segment) +
                Memory::lookup_bytes(lookup, {.threads = exec.threads(),

@@ -89,7 +89,7 @@ double SpeedRun::pass(const SpeedCase& of, Memory& memory) {
     seconds = timed([&] {
       decoder_.forward(ids, local_, memory, Until::memory, {});
       const StageScope stage(exec_.stage_clock(), Stage::append);
-      const Segment segment = local_.to_segment(memory.shape());
+      const Segment segment = local_.to_segment(exec_, memory.shape());
       clear();
     });
   } else {

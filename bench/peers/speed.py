@@ -132,12 +132,13 @@ def rows_of(what: str, depth: int, measured: dict[str, list[float]]) -> list[dic
 
 
 def extrapolated(rows: list[dict], tokens: int) -> list[dict]:
-    seconds: dict[str, dict[int, float]] = {}
+    seconds: dict[str, dict[int, list[float]]] = {}  # several where two formats compete with the same
     for row in rows:
         if row["what"] == "window":
-            seconds.setdefault(row["runs"], {})[row["depth"]] = WINDOW / row["tokens_per_second"]
+            seconds.setdefault(row["runs"], {}).setdefault(row["depth"], []).append(WINDOW / row["tokens_per_second"])
     lines = []
-    for label, by_depth in seconds.items():
+    for label, measured in seconds.items():
+        by_depth = {depth: statistics.median(values) for depth, values in measured.items()}
         line = Line(by_depth)
         lines.append({"runs": label, "tokens": tokens, "seconds_by_depth": by_depth, "seconds_per_token_behind": line.slope,
                       "seconds_behind_nothing": line.intercept, "window_seconds": line.window(tokens),

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/block_begins.h"
 #include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/key_tiles.h"
 
@@ -11,7 +12,8 @@ namespace memlane {
 
 namespace {
 
-constexpr float kNothing = -std::numeric_limits<float>::infinity();
+constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNothing = -kInfinity;
+constexpr float kNotANumber = std::numeric_limits<float>::quiet_NaN();
 
 /// One row of a partial: a query token and head.
 struct PartialRow {
@@ -35,6 +37,12 @@ void clear(PartialRow row, std::size_t head_dim) {
 /// exp(x - max) for merging, where x may be -inf.
 float weight_under(float x, float max) {
   return x == kNothing ? 0.0F : std::exp(x - max);
+}
+
+void copy_row(PartialRow into, PartialRow from, std::size_t head_dim) {
+  std::copy_n(from.sum, head_dim, into.sum);
+  *into.max = *from.max;
+  *into.weight = *from.weight;
 }
 
 void merge_row(PartialRow into, PartialRow from, std::size_t head_dim) {
@@ -81,11 +89,12 @@ void weigh_tile(const MicroKernels& micro, const Workspace& work, std::size_t ro
   for (std::size_t row = 0; row < rows; ++row) {
     float* scores = work.scores + row * kTileEntries;
     const float tile_max = micro.row_max(scores, kTileEntries);
+    float& max = work.max[row];
     if (tile_max == kNothing) {  // nothing visible
       std::fill_n(scores, kTileEntries, 0.0F);
       continue;
     }
-    float& max = work.max[row];
+    if (tile_max == kInfinity) work.weight[row] = kNotANumber;  // no weights can be told: that has to show
     if (tile_max > max) {
       const float keep = weight_under(max, tile_max);
       micro.scale_row(work.sum + row * work.sum_stride, work.sum_stride, keep);
@@ -124,6 +133,20 @@ void attend_block(const MicroKernels& micro, const QueryRows& rows, const QueryR
   }
 }
 
+/// How the rows of a call are cut. With TileKernels, twice as many share what packing the values takes where that
+/// leaves items enough; no row's bits depend on it.
+QueryRows cut_rows(const CpuExec& exec, View<const float, 3> queries, std::size_t kv_heads, bool tiled) {
+  if (!tiled) return {queries, kv_heads};
+  const QueryRows twice(queries, kv_heads, 2 * kTiledQueryRows);
+  if (twice.kv_heads * twice.items_per_head >= 4 * exec.threads()) return twice;
+  return {queries, kv_heads, kTiledQueryRows};
+}
+
+/// Whether there are too few rows to occupy the threads, so that blocks are taken one by one and merged.
+bool splits(const CpuExec& exec, const QueryRows& rows, std::size_t blocks) {
+  return blocks > 1 && rows.kv_heads * rows.items_per_head < 4 * exec.threads();
+}
+
 /// A call of attend, item by item.
 struct Items {
   CpuExec& exec;
@@ -144,49 +167,56 @@ struct Items {
     const std::size_t count = item.tokens * rows.group;
     std::size_t tiled_rows = 0;
     for (std::size_t row = 0; row < count; ++row) tiled_rows += is_tiled(item, row) ? 1 : 0;
+    const bool mixed = tiled_rows > 0 && tiled_rows < count;
     if (tiled_rows > 0) {
       const TiledWorkspace work = TiledWorkspace::of_worker(exec, worker, rows);
       work.queries.gather(*tiles, queries, rows, item);
-      run_rows(true, item, item_blocks, to, work, [&](const EntryBlock& block) {
+      run_rows(true, mixed, item, item_blocks, to, work, [&](const EntryBlock& block) {
         attend_block_tiled(*tiles, rows, item, block, scale, visibility, work);
       });
     }
     if (tiled_rows < count) {
       const Workspace work = Workspace::of_worker(exec, worker, rows);
       gather_queries(queries, rows, item, scale, work.queries);
-      run_rows(false, item, item_blocks, to, work,
+      run_rows(false, mixed, item, item_blocks, to, work,
                [&](const EntryBlock& block) { attend_block(exec.micro(), rows, item, block, visibility, work); });
     }
   }
 
   bool is_tiled(const QueryRows::Item& item, std::size_t row) const {
-    return tiles != nullptr && is_bf16(queries.data() + rows.flat_index(item, row) * rows.head_dim, rows.head_dim);
+    return tiles != nullptr &&
+           exec.micro().is_bf16(queries.data() + rows.flat_index(item, row) * rows.head_dim, rows.head_dim);
   }
 
+  /// Those of an item's rows that are `tiled`: all, unless they are mixed.
   template <class AnyWorkspace, class AttendOne>
-  void run_rows(bool tiled, const QueryRows::Item& item, std::span<const EntryBlock> item_blocks, AttentionPartial to,
-                const AnyWorkspace& work, const AttendOne& attend_one) const {
+  void run_rows(bool tiled, bool mixed, const QueryRows::Item& item, std::span<const EntryBlock> item_blocks,
+                AttentionPartial to, const AnyWorkspace& work, const AttendOne& attend_one) const {
     const std::size_t count = item.tokens * rows.group;
-    for (std::size_t row = 0; row < count; ++row) {
-      if (is_tiled(item, row) == tiled) clear(row_of(to, rows.flat_index(item, row)), rows.head_dim);
-    }
+    const auto for_each = [&](const auto& body) {
+      for (std::size_t row = 0; row < count; ++row) {
+        if (!mixed || is_tiled(item, row) == tiled) body(row_of(to, rows.flat_index(item, row)), row);
+      }
+    };
+    if (item_blocks.empty()) for_each([&](PartialRow into, std::size_t) { clear(into, rows.head_dim); });
     for (const EntryBlock& block : item_blocks) {
       attend_one(block);
-      for (std::size_t row = 0; row < count; ++row) {
-        if (is_tiled(item, row) != tiled) continue;
-        merge_row(row_of(to, rows.flat_index(item, row)), row_of(work, row), rows.head_dim);
-      }
+      const bool first = &block == item_blocks.data();
+      for_each([&](PartialRow into, std::size_t row) {
+        (first ? copy_row : merge_row)(into, row_of(work, row), rows.head_dim);
+      });
     }
   }
 };
 
-/// The partials of single blocks side by side, for calls with too few query rows to occupy the threads.
+/// The partials of single blocks side by side.
 class SplitPartials {
  public:
-  SplitPartials(CpuExec& exec, std::size_t blocks, const QueryRows& rows)
-      : rows_(rows), per_block_(rows.tokens * rows.heads * (rows.head_dim + 2)) {
+  SplitPartials(CpuExec& exec, std::size_t blocks, const QueryRows& rows) : rows_(rows), per_block_(floats_of(rows)) {
     base_ = reinterpret_cast<float*>(exec.shared_scratch(blocks * per_block_ * sizeof(float)));
   }
+  /// Floats of a block.
+  static std::size_t floats_of(const QueryRows& rows) { return rows.tokens * rows.heads * (rows.head_dim + 2); }
   AttentionPartial of(std::size_t block) const {
     const std::size_t pairs = rows_.tokens * rows_.heads;
     float* sum = base_ + block * per_block_;
@@ -211,19 +241,24 @@ AttentionPartial PartialBuffer::get(std::size_t tokens, std::size_t heads, std::
       {storage_.data(), {tokens, heads, head_dim}}, {max, {tokens, heads}}, {max + tokens * heads, {tokens, heads}}};
 }
 
+std::size_t attend_split_bytes(const CpuExec& exec, std::array<std::size_t, 3> queries, std::size_t kv_heads,
+                               std::size_t blocks, DType entries) {
+  const bool tiled = exec.micro().tiles != nullptr && entries == DType::bf16;
+  const QueryRows rows = cut_rows(exec, {nullptr, queries}, kv_heads, tiled);
+  return splits(exec, rows, blocks) ? blocks * SplitPartials::floats_of(rows) * sizeof(float) : 0;
+}
+
 void attend(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 2> blocks, float scale,
             Visibility visibility, AttentionPartial out) {
   MEMLANE_EXPECTS(queries.extents() == out.sum.extents());
   const TileKernels* tiles = scale > 0 && all_bf16(blocks) ? exec.micro().tiles : nullptr;
-  const QueryRows rows(queries, blocks.extent(0), tiles != nullptr ? kTiledQueryRows : kQueryRows);
+  const QueryRows rows = cut_rows(exec, queries, blocks.extent(0), tiles != nullptr);
   const std::size_t block_count = blocks.extent(1);
   MEMLANE_EXPECTS(!visibility.banded || block_count == 1);
   const std::size_t row_items = rows.kv_heads * rows.items_per_head;
-  const bool split = block_count > 1 && row_items < 4 * exec.threads();
-
   const Items items{exec, queries, blocks, scale, visibility, tiles, rows};
 
-  if (!split) {
+  if (!splits(exec, rows, block_count)) {
     exec.pool().run(row_items,
                     [&](std::size_t item, std::size_t worker) { items.run(item, worker, 0, block_count, out); });
     return;
@@ -234,8 +269,8 @@ void attend(CpuExec& exec, View<const float, 3> queries, View<const EntryBlock, 
     items.run(item / block_count, worker, block, block + 1, partials.of(block));
   });
   exec.pool().run(rows.tokens * rows.heads, [&](std::size_t pair, std::size_t) {
-    clear(row_of(out, pair), rows.head_dim);
-    for (std::size_t block = 0; block < block_count; ++block) {
+    copy_row(row_of(out, pair), row_of(partials.of(0), pair), rows.head_dim);
+    for (std::size_t block = 1; block < block_count; ++block) {
       merge_row(row_of(out, pair), row_of(partials.of(block), pair), rows.head_dim);
     }
   });
@@ -265,70 +300,78 @@ void attend_selected(CpuExec& exec, View<const float, 3> queries, View<const Ent
   MEMLANE_EXPECTS(ids.extents() == scores.extents() && queries.extents() == out.sum.extents());
   const MicroKernels& micro = exec.micro();
   const bool by_rows = all_bf16(blocks) && rows.head_dim % 2 == 0;
-  exec.pool().run(rows.tokens * rows.kv_heads, [&](std::size_t item, std::size_t worker) {
+  const BlockBegins begins(blocks);
+  const auto attend_one = [&](std::size_t flat, const SelectedScratch& scratch) {
+    const EntryBlock* head_blocks = blocks.data() + flat % rows.heads / rows.group * blocks.extent(1);
+    const PartialRow row = row_of(out, flat);
+    clear(row, rows.head_dim);
+    const float* s = scores.data() + flat * k;
+    const std::int64_t* id = ids.data() + flat * k;
+    const auto count = static_cast<std::size_t>(std::find(id, id + k, -1) - id);
+    if (count == 0) return;
+    const std::size_t filled = panels_for(count) * kPanelEntries;
+    for (std::size_t i = 0; i < count; ++i) scratch.weights[i] = s[i] * scale;
+    std::fill_n(scratch.weights + count, filled - count, kNothing);
+    *row.max = micro.row_max(scratch.weights, filled);
+    if (by_rows) {
+      *row.weight = micro.exp_row(scratch.weights, filled, *row.max);
+    } else {  // rounds no more than the entries do
+      for (std::size_t i = 0; i < count; ++i) {
+        *row.weight += scratch.weights[i] = std::exp(scratch.weights[i] - *row.max);
+      }
+    }
+    if (!(*row.max < kInfinity)) *row.weight = kNotANumber;  // as where all entries are attended to
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t block = begins.block_of(static_cast<std::size_t>(id[i]));
+      const std::size_t entry = static_cast<std::size_t>(id[i]) - begins[block];
+      if (by_rows) {
+        scratch.values[i] = static_cast<const std::uint16_t*>(head_blocks[block].values) + entry * rows.head_dim;
+      } else {
+        widen_value(micro, head_blocks[block], entry, rows.head_dim, scratch.value);
+        for (std::size_t d = 0; d < rows.head_dim; ++d) row.sum[d] += scratch.weights[i] * scratch.value[d];
+      }
+    }
+    if (by_rows) micro.add_values_bf16(count, scratch.weights, scratch.values, rows.head_dim, row.sum);
+  };
+  // Tokens next to each other often choose the same entries: a head's rows are taken one after the other.
+  const std::size_t tokens = std::clamp<std::size_t>(rows.tokens * rows.heads / (16 * exec.threads()), 1, 16);
+  const std::size_t items = (rows.tokens + tokens - 1) / tokens;
+  exec.pool().run(rows.heads * items, [&](std::size_t item, std::size_t worker) {
     SelectedScratch scratch(ScratchLayout(nullptr), k, rows.head_dim);
     scratch = SelectedScratch(ScratchLayout(exec.worker_scratch(worker, scratch.bytes)), k, rows.head_dim);
-    const std::size_t kv_head = item % rows.kv_heads;
-    const EntryBlock* head_blocks = blocks.data() + kv_head * blocks.extent(1);
-    for (std::size_t g = 0; g < rows.group; ++g) {
-      const std::size_t flat = item / rows.kv_heads * rows.heads + kv_head * rows.group + g;
-      const PartialRow row = row_of(out, flat);
-      clear(row, rows.head_dim);
-      const float* s = scores.data() + flat * k;
-      const std::int64_t* id = ids.data() + flat * k;
-      const auto count = static_cast<std::size_t>(std::find(id, id + k, -1) - id);
-      for (std::size_t i = 0; i < count; ++i) *row.max = std::max(*row.max, scratch.weights[i] = s[i] * scale);
-      const std::size_t filled = panels_for(count) * kPanelEntries;
-      std::fill_n(scratch.weights + count, filled - count, -std::numeric_limits<float>::infinity());
-      if (by_rows) {
-        *row.weight = micro.exp_row(scratch.weights, filled, *row.max);
-      } else {  // rounds no more than the entries do
-        for (std::size_t i = 0; i < count; ++i) {
-          *row.weight += scratch.weights[i] = std::exp(scratch.weights[i] - *row.max);
-        }
-      }
-      // Of an infinite score no weights can be told: that has to show in what is made of them.
-      if (*row.max == std::numeric_limits<float>::infinity()) *row.weight = std::numeric_limits<float>::quiet_NaN();
-      std::size_t block = 0;
-      std::int64_t block_begin = 0;  // ids ascend, so the blocks are walked once
-      for (std::size_t i = 0; i < count; ++i) {
-        while (id[i] - block_begin >= static_cast<std::int64_t>(head_blocks[block].count)) {
-          block_begin += static_cast<std::int64_t>(head_blocks[block++].count);
-          MEMLANE_EXPECTS(block < blocks.extent(1));
-        }
-        const auto entry = static_cast<std::size_t>(id[i] - block_begin);
-        if (by_rows) {
-          scratch.values[i] = static_cast<const std::uint16_t*>(head_blocks[block].values) + entry * rows.head_dim;
-        } else {
-          widen_value(micro, head_blocks[block], entry, rows.head_dim, scratch.value);
-          for (std::size_t d = 0; d < rows.head_dim; ++d) row.sum[d] += scratch.weights[i] * scratch.value[d];
-        }
-      }
-      if (by_rows) micro.add_values_bf16(count, scratch.weights, scratch.values, rows.head_dim, row.sum);
-    }
+    const std::size_t first = item % items * tokens, end = std::min(rows.tokens, first + tokens);
+    for (std::size_t token = first; token < end; ++token) attend_one(token * rows.heads + item / items, scratch);
   });
 }
 
+namespace {
+
+/// Calls body(pair) for every token and head, those of a few tokens an item.
+template <class Body>
+void for_pairs(CpuExec& exec, const AttentionPartial& partial, const Body& body) {
+  constexpr std::size_t kTokensPerItem = 16;
+  const std::size_t tokens = partial.sum.extent(0), heads = partial.sum.extent(1);
+  exec.pool().run((tokens + kTokensPerItem - 1) / kTokensPerItem, [&](std::size_t item, std::size_t) {
+    const std::size_t first = item * kTokensPerItem, end = std::min(tokens, first + kTokensPerItem);
+    for (std::size_t pair = first * heads; pair < end * heads; ++pair) body(pair);
+  });
+}
+
+}  // namespace
+
 void merge(CpuExec& exec, AttentionPartial into, AttentionPartial from) {
   MEMLANE_EXPECTS(into.sum.extents() == from.sum.extents());
-  const std::size_t heads = into.sum.extent(1);
-  exec.pool().run(into.sum.extent(0), [&](std::size_t token, std::size_t) {
-    for (std::size_t pair = token * heads; pair < (token + 1) * heads; ++pair) {
-      merge_row(row_of(into, pair), row_of(from, pair), into.sum.extent(2));
-    }
-  });
+  for_pairs(exec, into,
+            [&](std::size_t pair) { merge_row(row_of(into, pair), row_of(from, pair), into.sum.extent(2)); });
 }
 
 void finish(CpuExec& exec, AttentionPartial partial, View<float, 3> out) {
   MEMLANE_EXPECTS(partial.sum.extents() == out.extents());
-  const std::size_t heads = out.extent(1);
   const std::size_t head_dim = out.extent(2);
-  exec.pool().run(out.extent(0), [&](std::size_t token, std::size_t) {
-    for (std::size_t pair = token * heads; pair < (token + 1) * heads; ++pair) {
-      const PartialRow row = row_of(partial, pair);
-      const float inverse = 1.0F / *row.weight;
-      for (std::size_t d = 0; d < head_dim; ++d) out.data()[pair * head_dim + d] = row.sum[d] * inverse;
-    }
+  for_pairs(exec, partial, [&](std::size_t pair) {
+    const PartialRow row = row_of(partial, pair);
+    const float inverse = 1.0F / *row.weight;
+    for (std::size_t d = 0; d < head_dim; ++d) out.data()[pair * head_dim + d] = row.sum[d] * inverse;
   });
 }
 

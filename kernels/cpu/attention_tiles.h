@@ -5,7 +5,7 @@
 
 namespace memlane {
 
-/// Attention of bfloat16 queries to bfloat16 entries by matrix tiles (tile_kernels.h).
+/// Attention of bfloat16 queries to bfloat16 entries by TileKernels (tile_kernels.h).
 
 /// A worker's space for one item.
 struct TiledWorkspace {

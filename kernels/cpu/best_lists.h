@@ -37,8 +37,8 @@ class BestLists {
     size += micro.collect(scores, count, thresholds_[row], first_id, scores_ + at, ids_ + at);
     if (size >= full()) cut(micro, row);
   }
-  /// Where scores of a row whose first key has `first_id` are collected by QuantisedKernels::scan, kMost keys at a
-  /// time.
+  /// Where scores of a row whose first key has `first_id` are collected by the scans of QuantisedKernels and
+  /// TileKernels, kMost keys at a time.
   FoundScores collected(std::size_t row, std::uint32_t first_id) const {
     return {thresholds_[row], first_id, scores_ + row * capacity_, ids_ + row * capacity_, sizes_[row]};
   }

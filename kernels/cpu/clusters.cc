@@ -34,7 +34,8 @@ std::vector<std::uint32_t> ClusterMeans::nearest(const MicroKernels& micro, View
   MEMLANE_EXPECTS(points.extent(1) == dim_);
   const std::size_t n = points.extent(0), columns = panels_for(clusters_) * kPanelEntries;
   std::vector<std::uint32_t> result(n);
-  std::vector<float> rows(kRows * (dim_ + 1)), scores(kRows * columns);
+  std::vector<float> rows(kRows * (dim_ + 1)), scores(kRows * columns), best_scores(columns);
+  std::vector<std::uint32_t> best_places(columns);
   for (std::size_t begin = 0; begin < n; begin += kRows) {
     const std::size_t count = std::min(kRows, n - begin);
     for (std::size_t i = 0; i < count; ++i) {
@@ -48,8 +49,12 @@ std::vector<std::uint32_t> ClusterMeans::nearest(const MicroKernels& micro, View
     for (std::size_t i = 0; i < count; ++i) {
       const float* row = scores.data() + i * columns;
       const float best = micro.row_max(row, columns);
-      result[begin + i] = static_cast<std::uint32_t>(
-          std::min<std::size_t>(static_cast<std::size_t>(std::find(row, row + columns, best) - row), clusters_ - 1));
+      const std::size_t found =
+          micro.collect(row, columns, std::nextafter(best, -std::numeric_limits<float>::infinity()), 0,
+                        best_scores.data(), best_places.data());
+      // None is above -inf, and none is found for a point that is no number.
+      const std::size_t otherwise = std::isnan(best) ? clusters_ - 1 : 0;
+      result[begin + i] = found > 0 ? best_places[0] : static_cast<std::uint32_t>(otherwise);
     }
   }
   return result;

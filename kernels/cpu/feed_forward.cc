@@ -1,25 +1,33 @@
 #include "kernels/feed_forward.h"
 
+#include "kernels/cpu/quantised_matmul.h"
 #include "kernels/cpu/tile_matmul.h"
 #include "kernels/layers.h"
 
 namespace memlane {
 
-void feed_forward(CpuExec& exec, View<const float, 2> a, const PackedMatrix& gate, const PackedMatrix& up,
-                  const PackedMatrix& down, View<float, 2> gates, View<float, 2> ups, View<float, 2> out) {
-  MEMLANE_EXPECTS(a.extents() == out.extents());
+void feed_forward(CpuExec& exec, View<float, 2> a, const PackedMatrix& gate, const PackedMatrix& up,
+                  const PackedMatrix& down, View<float, 2> gates, View<float, 2> ups, View<float, 2> x) {
+  MEMLANE_EXPECTS(a.extents() == x.extents() && a.data() != x.data());
   MEMLANE_EXPECTS(a.extent(1) == gate.k() && a.extent(1) == up.k() && gate.n() == up.n() && gate.n() == down.k() &&
-                  down.n() == out.extent(1));
+                  down.n() == x.extent(1));
+  MEMLANE_EXPECTS(gates.extents() == ups.extents() && gates.extent(0) == a.extent(0) && gates.extent(1) == gate.n());
   if (a.extent(0) == 0) return;
-  const auto by_tiles = [](const PackedMatrix& w) { return w.format() == WeightFormat::bf16; };
-  if (exec.micro().tiles != nullptr && by_tiles(gate) && by_tiles(up) && by_tiles(down) &&
-      feeds_forward_by_tiles(gate)) {
+  const auto all = [&](const auto& of_format) {
+    return of_format(gate.format()) && of_format(up.format()) && of_format(down.format());
+  };
+  if (exec.micro().tiles != nullptr && all([](WeightFormat format) { return format == WeightFormat::bf16; }) &&
+      feeds_forward_by_tiles(exec, gate)) {
     const StageScope stage(exec.stage_clock(), Stage::matmul);
-    return feed_forward_by_tiles(exec, a, gate, up, down, out);
+    return feed_forward_by_tiles(exec, a, gate, up, down, a, x);
+  }
+  if (all(is_quantised)) {
+    const StageScope stage(exec.stage_clock(), Stage::matmul);
+    return quantised_feed_forward(exec, a, gate, up, down, gates, x);
   }
   matmul(exec, a, {{gate, gates}, {up, ups}});
   swiglu(exec, gates, ups, gates);
-  matmul(exec, gates, down, out);
+  matmul_add(exec, gates, down, x, a);
 }
 
 }  // namespace memlane

@@ -1,7 +1,6 @@
 #include "kernels/cpu/key_tiles.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <limits>
 
@@ -22,12 +21,6 @@ QueryRows::Item QueryRows::item(std::size_t index_in_head, std::size_t kv_head) 
   return {first, std::min(tokens_per_item, tokens - first), kv_head};
 }
 
-bool is_bf16(const float* x, std::size_t count) {
-  std::uint32_t lower_halves = 0;
-  for (std::size_t i = 0; i < count; ++i) lower_halves |= std::bit_cast<std::uint32_t>(x[i]) & 0xffffU;
-  return lower_halves == 0;
-}
-
 bool all_bf16(View<const EntryBlock, 2> blocks) {
   return std::ranges::all_of(blocks.flat(), [](const EntryBlock& block) { return block.dtype == DType::bf16; });
 }
@@ -42,12 +35,18 @@ void TiledQueries::gather(const TileKernels& kernels, View<const float, 3> queri
   const std::size_t stride = padded_head_dim(rows.head_dim, DType::bf16);
   for (std::size_t first = 0; first < count; first += 16) {
     const std::size_t present = std::min<std::size_t>(16, count - first);
+    std::uint32_t* to_tiles = tiles + first / 16 * row_tile_units(rows.head_dim);
+    if (rows.group == 1 && count > kFewTileRows) {  // rows that are equally far apart are packed where they are
+      const float* from = queries.data() + rows.flat_index(item, first) * rows.head_dim;
+      kernels.pack(present, rows.head_dim, from, rows.heads * rows.head_dim, to_tiles);
+      continue;
+    }
     for (std::size_t row = 0; row < present; ++row) {
       float* to = few + row * stride;
       to[stride - 1] = 0;
       std::copy_n(queries.data() + rows.flat_index(item, first + row) * rows.head_dim, rows.head_dim, to);
     }
-    kernels.pack(present, rows.head_dim, few, stride, tiles + first / 16 * row_tile_units(rows.head_dim));
+    kernels.pack(present, rows.head_dim, few, stride, to_tiles);
   }
 }
 

@@ -36,12 +36,10 @@ struct QueryRows {
   }
 };
 
-/// Whether all elements are bfloat16 values.
-bool is_bf16(const float* x, std::size_t count);
 /// Whether all blocks are of bfloat16.
 bool all_bf16(View<const EntryBlock, 2> blocks);
 
-inline constexpr std::size_t kTiledQueryRows = 256;  // that share each tile of entries, with matrix tiles
+inline constexpr std::size_t kTiledQueryRows = 256;  // that share each tile of entries with TileKernels
 
 /// An item's queries for TileKernels, in a worker's space.
 struct TiledQueries {
@@ -51,7 +49,7 @@ struct TiledQueries {
   /// Units that 16 rows take in tiles.
   static std::size_t row_tile_units(std::size_t head_dim) { return (head_dim + 31) / 32 * 256; }
 
-  float* few;            ///< the last up to 16 rows, [16, head_dim rounded up to even]: all of a few
+  float* few;            ///< all rows, [rows, head_dim rounded up to even], if they are at most kFewTileRows
   std::uint32_t* tiles;  ///< all rows
 };
 

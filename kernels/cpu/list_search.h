@@ -71,7 +71,9 @@ class RowSearch {
  private:
   /// Floats from one row of space_.reach and space_.expected to the next.
   std::size_t row_width() const { return size_.panels * kPanelEntries; }
-  bool has_tiles() const { return micro_.quantised->gemm_tiles != nullptr; }
+  /// Whether lists are scanned by tiles: vector registers are faster with QuantisedKernels::scan, whose scores do not
+  /// leave them.
+  bool has_tiles() const { return micro_.tiles != nullptr && micro_.tiles->matrix; }
 
   /// The lists that each row may scan; the greatest score that they are expected to have and the logarithms of their
   /// weights, where those are asked for.

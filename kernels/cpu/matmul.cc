@@ -8,6 +8,7 @@
 #include "kernels/cpu/quantised_layout.h"
 #include "kernels/cpu/quantised_matmul.h"
 #include "kernels/cpu/tile_matmul.h"
+#include "kernels/layers.h"
 
 namespace memlane {
 
@@ -15,10 +16,17 @@ namespace {
 
 constexpr std::size_t kPanel = 32;
 constexpr std::size_t kBlockRows = 224;  // rows of a per item: sixteen register tiles of the widest instruction set
-constexpr std::size_t kBlockUnits =
-    512;  // units of k per pass: rows and a panel's piece stay in the second-level cache
-constexpr std::size_t kCopiedStride = kBlockUnits + 16;  // of copied rows, so that they are no power of two apart
-constexpr std::size_t kFewRows = 14;                     // up to so many are read where they are
+constexpr std::size_t kFewRows = 14;     // up to so many are read where they are
+
+/// Units of k per pass. A panel's piece is read again for every `product_rows` rows: where these are many, from the
+/// second-level cache, loading and storing sums costs more than a smaller piece would save (measured on an EPYC).
+std::size_t pass_units(const CpuExec& exec) {
+  return exec.micro().product_rows >= kFewRows ? 2048 : 512;
+}
+/// Of copied rows, so that they are no power of two apart.
+std::size_t copied_stride(std::size_t pass) {
+  return pass + 16;
+}
 
 template <class T>
 T element(const std::byte* rows, std::size_t index) {
@@ -54,17 +62,17 @@ struct Rows {
 /// of a pass, which would otherwise often be a power of two apart and compete for the same lines of the cache.
 template <class Gemm, class A>
 void multiply_block(Gemm gemm, const Rows<A>& a, std::size_t row, std::size_t rows, const PackedMatrix& w,
-                    std::size_t begin, std::size_t end, A* copied, View<float, 2> out) {
+                    std::size_t begin, std::size_t end, std::size_t pass, A* copied, View<float, 2> out) {
   alignas(64) float edge[kBlockRows * kPanel];
   const std::size_t units = w.k_units();
   const std::size_t n = w.n();
   const std::size_t whole_end = std::min(end, n / kPanel);
-  for (std::size_t unit = 0; unit < units; unit += kBlockUnits) {
-    const std::size_t count = std::min(kBlockUnits, units - unit);
+  for (std::size_t unit = 0; unit < units; unit += pass) {
+    const std::size_t count = std::min(pass, units - unit);
     Rows<A> part = {a.at(row, unit), a.stride};
     if (rows > kFewRows) {
-      for (std::size_t r = 0; r < rows; ++r) std::copy_n(part.at(r, 0), count, copied + r * kCopiedStride);
-      part = {copied, kCopiedStride};
+      for (std::size_t r = 0; r < rows; ++r) std::copy_n(part.at(r, 0), count, copied + r * copied_stride(pass));
+      part = {copied, copied_stride(pass)};
     }
     for (std::size_t panel = begin; panel < end; ++panel) {
       const auto* b = reinterpret_cast<const A*>(w.panel(panel) + unit * kPanel);
@@ -92,12 +100,13 @@ void multiply(CpuExec& exec, Gemm gemm, const Rows<A>& a, const PackedMatrix& w,
   const std::size_t panels = (w.n() + kPanel - 1) / kPanel;
   const std::size_t row_blocks = (m + kBlockRows - 1) / kBlockRows;
   const std::size_t chunk = panels_of_item(exec, panels, row_blocks);
-  const std::size_t chunks = (panels + chunk - 1) / chunk;
+  const std::size_t chunks = (panels + chunk - 1) / chunk, pass = std::min(pass_units(exec), w.k_units());
   exec.pool().run(row_blocks * chunks, [&](std::size_t item, std::size_t worker) {
     const std::size_t row = item / chunks * kBlockRows;
     const std::size_t begin = item % chunks * chunk;
-    auto* copied = reinterpret_cast<A*>(exec.worker_scratch(worker, kBlockRows * kCopiedStride * sizeof(A)));
-    multiply_block(gemm, a, row, std::min(kBlockRows, m - row), w, begin, std::min(panels, begin + chunk), copied, out);
+    auto* copied = reinterpret_cast<A*>(exec.worker_scratch(worker, kBlockRows * copied_stride(pass) * sizeof(A)));
+    multiply_block(gemm, a, row, std::min(kBlockRows, m - row), w, begin, std::min(panels, begin + chunk), pass, copied,
+                   out);
   });
 }
 
@@ -176,19 +185,38 @@ void matmul(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<f
   matmul(exec, a, {{w, out}});
 }
 
+void matmul_add(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> x, View<float, 2> space) {
+  MEMLANE_EXPECTS(a.extent(1) == w.k() && x.extents() == space.extents() && x.extent(0) == a.extent(0) &&
+                  x.extent(1) == w.n());
+  if (a.extent(0) == 0) return;
+  MEMLANE_EXPECTS(x.data() != space.data() && x.data() != a.data() && space.data() != a.data());
+  const bool by_tiles = w.format() == WeightFormat::bf16 && adds_by_tiles(exec);
+  if (!by_tiles && !is_quantised(w.format())) {
+    matmul(exec, a, w, space);
+    return add(exec, x, space);
+  }
+  const StageScope stage(exec.stage_clock(), Stage::matmul);
+  if (by_tiles) return matmul_add_by_tiles(exec, a, w, x);
+  quantised_matmul_add(exec, a, w, x);
+}
+
 void matmul(CpuExec& exec, View<const float, 2> a, std::initializer_list<MatrixProduct> products) {
   const std::size_t m = a.extent(0);
-  bool all_by_tiles = exec.micro().tiles != nullptr;
+  bool all_by_tiles = exec.micro().tiles != nullptr, all_quantised = true;
   for (const auto& [w, out] : products) {
     MEMLANE_EXPECTS(a.extent(1) == w.k() && out.extent(0) == m && out.extent(1) == w.n());
     all_by_tiles = all_by_tiles && w.format() == WeightFormat::bf16;
+    all_quantised = all_quantised && is_quantised(w.format());
   }
   if (m == 0) return;
   const StageScope stage(exec.stage_clock(), Stage::matmul);
+  // The input is rounded once for all.
   if (all_by_tiles) return matmul_by_tiles(exec, a, {products.begin(), products.size()});
-  for (const auto& [w, out] : products) {
+  if (all_quantised) return quantised_matmul(exec, a, {products.begin(), products.size()});
+  for (const MatrixProduct& product : products) {
+    const auto& [w, out] = product;
     if (is_quantised(w.format())) {
-      quantised_matmul(exec, a, w, out);
+      quantised_matmul(exec, a, {&product, 1});
     } else if (w.format() == WeightFormat::f32) {
       multiply(exec, exec.micro().gemm_f32, Rows<float>{a.data(), w.k()}, w, out);
     } else {

@@ -18,6 +18,7 @@ enum class PeakKind { f32, bf16, int8 };
 /// copy for the whole program.
 struct MicroKernels {
   const char* name;
+  std::size_t product_rows;           ///< that gemm_f32 and gemm_bf16 multiply together: so often they read a panel
   const TileKernels* tiles;           ///< tile_kernels.h; null where the set has none
   const QuantisedKernels* quantised;  ///< quantised_kernels.h
 
@@ -60,6 +61,10 @@ struct MicroKernels {
   void (*widen_bf16)(const std::uint16_t* x, std::size_t count, float* out);
   void (*widen_f16)(const std::uint16_t* x, std::size_t count, float* out);
   void (*narrow_bf16)(const float* x, std::size_t count, std::uint16_t* out);
+  /// To bfloat16 and back, in place.
+  void (*round_bf16)(float* x, std::size_t count);
+  /// Whether all are bfloat16 values.
+  bool (*is_bf16)(const float* x, std::size_t count);
   /// A panel of pairs [pairs][32][2] to floats [2 * pairs][32].
   void (*widen_bf16_panel)(const std::uint32_t* panel, std::size_t pairs, float* out);
   void (*widen_f16_panel)(const std::uint32_t* panel, std::size_t pairs, float* out);

@@ -41,7 +41,8 @@ struct QuantisedKernels {
   /// c[rows, 32] = a[rows, k] * b[k, 32], or += if accumulate. k: a multiple of kQuantStep.
   void (*gemm)(std::size_t rows, std::size_t k, const QuantisedRows& a, const std::byte* b, float* c, std::size_t ldc,
                bool accumulate);
-  /// The same by matrix tiles; null where the set has none. a in tiles [rows / 16][k / 64][16][16 units].
+  /// The same for kLeastTileRows rows and more; null where the set has no TileKernels. a in tiles
+  /// [rows / 16][k / 64][16][16 units].
   /// Between TileKernels::shape and release.
   void (*gemm_tiles)(std::size_t rows, std::size_t k, const QuantisedRows& a, const std::byte* b, float* c,
                      std::size_t ldc, bool accumulate);

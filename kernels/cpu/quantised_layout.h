@@ -19,7 +19,7 @@ namespace memlane {
 // filled up to a multiple of 64 says.
 
 inline constexpr std::size_t kPanelRows = 32;
-inline constexpr std::size_t kLeastTileRows = 8;  ///< of inputs; fewer are faster by vectors
+inline constexpr std::size_t kLeastTileRows = 8;  ///< of inputs; fewer are faster as rows
 inline constexpr std::size_t kScalesBytes = kPanelRows * sizeof(float);
 inline constexpr int kLargestInt4 = 7;
 inline constexpr int kLargestMultiplier = 17;

@@ -1,6 +1,7 @@
 #include "kernels/top_k.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -55,10 +56,9 @@ struct VectorScan {
   float *queries, *widened, *scores;
 };
 
-/// The same by matrix tiles, 32 rows at a time: their scores are chosen from while they are in the first-level cache.
+/// The same of bfloat16 numbers.
 struct TileScan {
-  TileScan(ScratchLayout& layout, const QueryRows& rows)
-      : queries(layout, rows), scores(layout.take<float>(kRows * kTileAttendEntries)) {}
+  TileScan(ScratchLayout& layout, const QueryRows& rows) : queries(layout, rows) {}
   void scan(const MicroKernels& micro, const EntryBlock& block, std::uint32_t first_id, const QueryRows& rows,
             std::size_t count, const BestLists& best) const {
     const TileKernels& tiles = *micro.tiles;
@@ -69,20 +69,19 @@ struct TileScan {
       const std::size_t entries = std::min(kTileAttendEntries, block.count - begin);
       const std::uint32_t* keys = static_cast<const std::uint32_t*>(block.keys) + begin * units;
       const auto id = static_cast<std::uint32_t>(first_id + begin);
-      for (std::size_t first = 0; first < count; first += kRows) {
+      for (std::size_t first = 0; first < count; first += kMostScannedRows) {
+        const std::size_t some = std::min(kMostScannedRows, count - first);
         const std::uint32_t* rows_of_tiles = queries.tiles + first / 16 * TiledQueries::row_tile_units(rows.head_dim);
-        if (few) tiles.score_rows(count, rows.head_dim, queries.tiles, queries.few, keys, entries, scores);
-        if (!few) tiles.score(std::min(kRows, count - first), rows.head_dim, rows_of_tiles, keys, entries, scores);
-        for (std::size_t row = first; row < std::min(count, first + kRows); ++row) {
-          best.offer(micro, row, scores + (row - first) * kTileAttendEntries, entries, id);
-        }
+        std::array<FoundScores, kMostScannedRows> found;
+        for (std::size_t r = 0; r < some; ++r) found[r] = best.collected(first + r, id);
+        if (few) tiles.scan_rows(some, rows.head_dim, queries.tiles, queries.few, keys, entries, found.data());
+        if (!few) tiles.scan(some, rows.head_dim, rows_of_tiles, keys, entries, found.data());
+        for (std::size_t r = 0; r < some; ++r) best.took(micro, first + r, entries, found[r]);
       }
     }
     if (!few) tiles.release();
   }
-  static constexpr std::size_t kRows = 32;
   TiledQueries queries;
-  float* scores;
 };
 
 /// A scan's space and its lists, in a worker's scratch.
@@ -139,7 +138,7 @@ void top_k_scan(CpuExec& exec, View<const float, 3> queries, View<const EntryBlo
     const std::size_t count = item.tokens * rows.group;
     // Rows of bfloat16 values go by tiles, if there are any: that depends on the row alone.
     const auto is_tiled = [&](std::size_t row) {
-      return tiled && is_bf16(queries.data() + rows.flat_index(item, row) * rows.head_dim, rows.head_dim);
+      return tiled && micro.is_bf16(queries.data() + rows.flat_index(item, row) * rows.head_dim, rows.head_dim);
     };
     const auto scan_rows = [&](const auto& scan, const BestLists& best, bool of_tiled) {
       best.clear(count);

@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/quantised_layout.h"
 #include "kernels/cuda/exec.h"
+#include "kernels/cuda/layers.h"
 #include "kernels/scalar.h"
 
 namespace memlane {
@@ -62,6 +63,13 @@ constexpr std::size_t dequantised_rows(std::size_t n, std::size_t k) {
 /// through cuBLASLt, those of a few rows through a kernel that reads W once. Quantised weights count as what they stand
 /// for, rounded to bfloat16 where there are more than kQuantisedFewRows rows; unlike on the CPU, a is not quantised.
 void matmul(CudaExec& exec, View<const float, 2, Cuda> a, const CudaMatrix& w, View<float, 2, Cuda> out);
+
+/// x += a W^T. x: [m, n], as is space, whose contents are unspecified afterwards; a, x and space are three arrays.
+inline void matmul_add(CudaExec& exec, View<const float, 2, Cuda> a, const CudaMatrix& w, View<float, 2, Cuda> x,
+                       View<float, 2, Cuda> space) {
+  matmul(exec, a, w, space);
+  add(exec, x, space);
+}
 
 /// One of several products of the same rows. out: [m, w.n()].
 struct CudaMatrixProduct {

@@ -144,7 +144,7 @@ View<const float, 3, Cuda> CudaLocalCache::unrotated(std::size_t layer, std::siz
   return layers_[layer].raw_keys.view<3>({size, kv_heads_, head_dim_}).slice(first, size);
 }
 
-Segment CudaLocalCache::to_segment(const EntryShape& shape) const {
+Segment CudaLocalCache::to_segment(CudaExec& exec, const EntryShape& shape) const {
   const std::size_t count = size(LayerKind::memory);
   const std::size_t key_bytes = shape.key_bytes(count);
   const std::size_t head_bytes = key_bytes + shape.value_bytes(count);
@@ -153,13 +153,13 @@ Segment CudaLocalCache::to_segment(const EntryShape& shape) const {
     const Layer& layer = layers_[memory_layers_[slot]];
     std::byte* begin = made.data() + slot * kv_heads_ * head_bytes;
     const std::size_t stride = head_bytes / sizeof(BFloat16);
-    append_keys(*exec_, layer.raw_keys.view<3>({count, kv_heads_, head_dim_}),
+    append_keys(exec, layer.raw_keys.view<3>({count, kv_heads_, head_dim_}),
                 {reinterpret_cast<BFloat16*>(begin), stride}, 0);
-    append_values(*exec_, layer.raw_values.view<3>({count, kv_heads_, head_dim_}),
+    append_values(exec, layer.raw_values.view<3>({count, kv_heads_, head_dim_}),
                   {reinterpret_cast<BFloat16*>(begin + key_bytes), stride}, 0);
   }
   Buffer<std::byte> bytes(made.size());
-  download(*exec_, made.view<1>({made.size()}), bytes.view<1>({bytes.size()}));
+  download(exec, made.view<1>({made.size()}), bytes.view<1>({bytes.size()}));
   return {shape, count, std::move(bytes)};
 }
 

@@ -44,7 +44,7 @@ class CudaLocalCache {
   View<const float, 3, Cuda> unrotated(std::size_t layer, std::size_t first) const;
 
   /// Made on the GPU, then copied to the host.
-  Segment to_segment(const EntryShape& shape) const;
+  Segment to_segment(CudaExec& exec, const EntryShape& shape) const;
 
   static std::size_t bytes(const ModelConfig& config, const MemorySettings& settings, DType compute);
 

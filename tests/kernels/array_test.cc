@@ -80,6 +80,19 @@ TEST(Buffer, KeepsStorageThatIsLargeEnough) {
   EXPECT_EQ(buffer.size(), 11U);
 }
 
+TEST(Buffer, IsEmptyOnceItIsMovedFrom) {
+  Buffer<int> from(5);
+  int* const data = from.data();
+  Buffer<int> to(std::move(from));
+  EXPECT_EQ(from.size(), 0U);  // NOLINT(bugprone-use-after-move): what this is about
+  EXPECT_EQ(from.data(), nullptr);
+  EXPECT_EQ(to.size(), 5U);
+  EXPECT_EQ(to.data(), data);
+  from = std::move(to);
+  EXPECT_EQ(to.size(), 0U);  // NOLINT(bugprone-use-after-move)
+  EXPECT_EQ(from.size(), 5U);
+}
+
 TEST(Contracts, SayWhatBrokeAndWhere) {
   try {
     MEMLANE_EXPECTS(1 + 1 == 3);

@@ -120,7 +120,7 @@ TEST_P(Attend, EqualsTheReferenceForEveryHeadSizeGroupAndType) {
 // These go through matrix tiles where there are such.
 TEST_P(Attend, EqualsTheReferenceForBFloat16Throughout) {
   reference::Random random(21);
-  for (const std::size_t head_dim : {1, 7, 30, 32, 33, 64, 100, 160}) {
+  for (const std::size_t head_dim : {1, 7, 30, 32, 33, 48, 64, 80, 100, 160}) {
     for (const std::size_t tokens : {1, 2, 17, 33, 70, 300}) {
       // The reference takes long.
       if (tokens > 100 && (kSanitized || (head_dim != 64 && head_dim != 100))) continue;
@@ -134,6 +134,113 @@ TEST_P(Attend, EqualsTheReferenceForBFloat16Throughout) {
       shape.visibility = Visibility::causal_from(shape.counts.front() - tokens);
       attend_and_compare(exec, random, shape);
       ASSERT_FALSE(HasFailure());
+    }
+  }
+}
+
+TEST_P(Attend, GivesARowTheSameBitsAloneAndAmongAnyNumberOfOthers) {
+  reference::Random random(27);
+  constexpr std::size_t kHeadDim = 80, kMost = 17;
+  const RandomEntries entries(random, 1, kHeadDim, {300, 33, 600}, DType::bf16),
+      one(random, 1, kHeadDim, {320}, DType::bf16);
+  std::vector<float> queries = random.floats(kMost * kHeadDim, 4);
+  for (float& x : queries) x = to_float(from_float<BFloat16>(x));
+  CpuExec exec(2, GetParam());
+  const auto attend_rows = [&](std::size_t begin, std::size_t end, bool causal) {
+    OwnedPartial partial(end - begin, 1, kHeadDim);
+    const Visibility visibility = causal ? Visibility::causal_from(250 + begin) : Visibility::all();
+    attend(exec, View<const float, 3>(queries.data() + begin * kHeadDim, {end - begin, 1, kHeadDim}),
+           causal ? one.blocks() : entries.blocks(), 0.2F, visibility, partial.view());
+    return partial;
+  };
+  for (const bool causal : {false, true}) {
+    std::vector<OwnedPartial> alone;
+    for (std::size_t row = 0; row < kMost; ++row) alone.push_back(attend_rows(row, row + 1, causal));
+    for (std::size_t rows = 2; rows <= kMost; ++rows) {
+      const OwnedPartial together = attend_rows(0, rows, causal);
+      for (std::size_t row = 0; row < rows; ++row) {
+        ASSERT_EQ(together.max[row], alone[row].max[0]) << row << " of " << rows;
+        ASSERT_EQ(together.weight[row], alone[row].weight[0]) << row << " of " << rows;
+        for (std::size_t d = 0; d < kHeadDim; ++d) {
+          ASSERT_EQ(together.sum[row * kHeadDim + d], alone[row].sum[d]) << row << " of " << rows;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Attend, GivesARowTheSameBitsAloneAndAmongOthersThatAreNoBFloat16) {
+  reference::Random random(29);
+  constexpr std::size_t kTokens = 40, kHeads = 3, kHeadDim = 50;
+  const RandomEntries entries(random, kHeads, kHeadDim, {300, 70}, DType::bf16);
+  std::vector<float> queries = random.floats(kTokens * kHeads * kHeadDim, 4);
+  for (std::size_t i = 0; i < queries.size(); ++i) {
+    if (i / kHeadDim % 4 != 0) queries[i] = to_float(from_float<BFloat16>(queries[i]));
+  }
+  CpuExec exec(2, GetParam());
+  const auto attend_tokens = [&](std::size_t begin, std::size_t end) {
+    OwnedPartial partial(end - begin, kHeads, kHeadDim);
+    attend(exec, {queries.data() + begin * kHeads * kHeadDim, {end - begin, kHeads, kHeadDim}}, entries.blocks(), 0.2F,
+           Visibility::all(), partial.view());
+    return partial;
+  };
+  const OwnedPartial together = attend_tokens(0, kTokens);
+  for (std::size_t token = 0; token < kTokens; ++token) {
+    const OwnedPartial alone = attend_tokens(token, token + 1);
+    for (std::size_t head = 0; head < kHeads; ++head) {
+      const std::size_t row = token * kHeads + head;
+      ASSERT_EQ(together.max[row], alone.max[head]) << token << " " << head;
+      ASSERT_EQ(together.weight[row], alone.weight[head]) << token << " " << head;
+      for (std::size_t d = 0; d < kHeadDim; ++d) {
+        ASSERT_EQ(together.sum[row * kHeadDim + d], alone.sum[head * kHeadDim + d]) << token << " " << head;
+      }
+    }
+  }
+}
+
+TEST_P(Attend, ShowsAnInfiniteScoreWhereverItIs) {
+  constexpr std::size_t kHeadDim = 32;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const std::size_t infinite_block : {0, 1, 2}) {
+      reference::Random random(30);
+      const RandomEntries entries(random, 1, kHeadDim, {40, 50, 60}, dtype);
+      with_type(dtype, [&](auto type) {
+        using T = decltype(type);
+        auto* keys = static_cast<T*>(const_cast<void*>(entries.blocks()[0][infinite_block].keys));
+        keys[key_offset(7, 3, kHeadDim, dtype)] = from_float<T>(INFINITY);
+      });
+      for (const std::size_t threads : {1, 8}) {
+        for (const std::size_t tokens : {1, 5, 600}) {
+          CpuExec exec(threads, GetParam());
+          const std::vector<float> queries(tokens * kHeadDim, 0.5F);
+          OwnedPartial partial(tokens, 1, kHeadDim);
+          attend(exec, {queries.data(), {tokens, 1, kHeadDim}}, entries.blocks(), 1, Visibility::all(), partial.view());
+          for (std::size_t row = 0; row < tokens; ++row) {
+            ASSERT_TRUE(std::isnan(partial.weight[row]))
+                << name_of(dtype) << ", block " << infinite_block << ", " << threads << " threads, " << tokens;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Attend, GivesScoresThatAreAllMinusInfinityNoWeight) {
+  reference::Random random(28);
+  for (const std::size_t tokens : {1, 9}) {
+    CpuExec exec(2, GetParam());
+    const RandomEntries entries(random, 1, 32, {40}, DType::bf16, 1e30);
+    std::vector<float> queries(tokens * 32);
+    // Of the first key's signs, and so large that products overflow; other keys get what they get.
+    const auto& key = entries.truth(0).keys[0];
+    for (std::size_t i = 0; i < queries.size(); ++i) queries[i] = key[i % 32] > 0 ? -0x1p120F : 0x1p120F;
+    OwnedPartial partial(tokens, 1, 32);
+    Visibility first = Visibility::causal_from(0);
+    first.end_entry = 1;
+    attend(exec, View<const float, 3>(queries.data(), {tokens, 1, 32}), entries.blocks(), 1.0F, first, partial.view());
+    for (std::size_t row = 0; row < tokens; ++row) {
+      EXPECT_EQ(partial.max[row], -INFINITY);
+      EXPECT_EQ(partial.weight[row], 0);
     }
   }
 }

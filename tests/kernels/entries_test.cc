@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "kernels/block_begins.h"
-#include "kernels/key_panels.h"
+#include "kernels/write_entries.h"
 #include "tests/kernels/kernel_fixture.h"
 
 namespace memlane::testing {
@@ -76,6 +76,36 @@ TEST(KeyPanels, HaveTheBitsOfKeysWrittenOneByOne) {
             }
           });
           ASSERT_EQ(found, expected) << name_of(dtype) << " " << head_dim << " " << first << " " << count;
+        }
+      }
+    }
+  }
+}
+
+TEST(ValueRows, HaveTheBitsOfValuesRoundedOneByOne) {
+  constexpr std::size_t kHeads = 3;
+  for (const std::size_t threads : {1, 3}) {
+    CpuExec exec(threads, detect_instruction_set());
+    for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+      for (const std::size_t head_dim : {1, 7, 64, 100}) {
+        for (const std::size_t count : {1, 63, 200}) {
+          std::vector<float> values(count * kHeads * head_dim);
+          for (std::size_t i = 0; i < values.size(); ++i) values[i] = std::sin(0.37F * static_cast<float>(i));
+          values[0] = std::numeric_limits<float>::quiet_NaN();
+          values[values.size() / 2] = -std::numeric_limits<float>::infinity();
+          values[values.size() - 1] = 3e-41F;
+          const std::size_t elements = count * head_dim + 32;  // of a head, and something behind them
+          std::vector<std::byte> expected(kHeads * elements * size_of(dtype), std::byte{0x5a}), found(expected);
+          write_values(exec, dtype, found.data(), elements, {values.data(), {count, kHeads, head_dim}});
+          with_type(dtype, [&](auto type) {
+            using T = decltype(type);
+            for (std::size_t i = 0; i < values.size(); ++i) {
+              const std::size_t entry = i / (kHeads * head_dim), head = i / head_dim % kHeads, d = i % head_dim;
+              const T rounded = from_float<T>(values[i]);
+              std::memcpy(expected.data() + (head * elements + entry * head_dim + d) * sizeof(T), &rounded, sizeof(T));
+            }
+          });
+          ASSERT_EQ(found, expected) << name_of(dtype) << " " << head_dim << " " << count;
         }
       }
     }

@@ -21,26 +21,30 @@ TEST_P(FeedForward, HasTheBitsOfItsProductsOneByOne) {
     std::size_t tokens, hidden, intermediate;
   };
   for (const Shape& shape : {Shape{1, 64, 96}, Shape{5, 33, 70}, Shape{16, 100, 31}, Shape{17, 64, 257},
-                             Shape{40, 30, 64}, Shape{290, 70, 45}, Shape{300, 2100, 40}}) {
-    for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8}) {
+                             Shape{40, 30, 64}, Shape{290, 70, 45}, Shape{300, 2100, 40}, Shape{9, 4200, 33},
+                             Shape{7, 64, 600}, Shape{8, 64, 512}, Shape{301, 96, 800}}) {
+    for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
       SCOPED_TRACE(::testing::Message() << shape.tokens << " tokens, " << shape.hidden << ", " << shape.intermediate
                                         << ", " << name_of(format));
       CpuExec exec(3, GetParam());
       const PackedMatrix gate = random_matrix(exec, random, shape.intermediate, shape.hidden, format);
-      const PackedMatrix up = random_matrix(exec, random, shape.intermediate, shape.hidden, format);
+      const PackedMatrix up = random_matrix(exec, random, shape.intermediate, shape.hidden,
+                                            format == WeightFormat::int4 ? WeightFormat::int8 : format);
       const PackedMatrix down = random_matrix(exec, random, shape.hidden, shape.intermediate, format);
       std::vector<float> a = random.floats(shape.tokens * shape.hidden, 2);
-      std::vector<float> gates(shape.tokens * shape.intermediate, NAN), ups = gates, right(a.size(), NAN);
-      const auto view = [&](std::vector<float>& x) {
-        return View<float, 2>(x.data(), {shape.tokens, x.size() / shape.tokens});
+      std::vector<float> gates(shape.tokens * shape.intermediate, NAN), ups = gates, product(a.size(), NAN);
+      std::vector<float> x = random.floats(a.size()), right = x;
+      const auto view = [&](std::vector<float>& of) {
+        return View<float, 2>(of.data(), {shape.tokens, of.size() / shape.tokens});
       };
       matmul(exec, view(a), gate, view(gates));
       matmul(exec, view(a), up, view(ups));
       swiglu(exec, view(gates), view(ups), view(gates));
-      matmul(exec, view(gates), down, view(right));
+      matmul(exec, view(gates), down, view(product));
+      add(exec, view(right), view(product));
 
-      feed_forward(exec, view(a), gate, up, down, view(gates), view(ups), view(a));
-      EXPECT_TRUE(same_bits(a, right));
+      feed_forward(exec, view(a), gate, up, down, view(gates), view(ups), view(x));
+      EXPECT_TRUE(same_bits(x, right));
     }
   }
 }
@@ -51,12 +55,13 @@ TEST_P(FeedForward, RefusesMatricesThatDoNotFit) {
   const auto matrix = [&](std::size_t n, std::size_t k) {
     return random_matrix(exec, random, n, k, WeightFormat::bf16);
   };
-  std::vector<float> a(2 * 8), inner(2 * 12);
-  const View<float, 2> x(a.data(), {2, 8}), space(inner.data(), {2, 12});
+  std::vector<float> a(2 * 8), sums(2 * 8), inner(2 * 12);
+  const View<float, 2> h(a.data(), {2, 8}), x(sums.data(), {2, 8}), space(inner.data(), {2, 12});
   const PackedMatrix wide = matrix(12, 8), narrow = matrix(8, 12), other = matrix(13, 8);
-  EXPECT_THROW(feed_forward(exec, x, wide, other, narrow, space, space, x), std::logic_error);
-  EXPECT_THROW(feed_forward(exec, x, wide, wide, wide, space, space, x), std::logic_error);
-  EXPECT_THROW(feed_forward(exec, x, narrow, narrow, narrow, space, space, x), std::logic_error);
+  EXPECT_THROW(feed_forward(exec, h, wide, other, narrow, space, space, x), std::logic_error);
+  EXPECT_THROW(feed_forward(exec, h, wide, wide, wide, space, space, x), std::logic_error);
+  EXPECT_THROW(feed_forward(exec, h, narrow, narrow, narrow, space, space, x), std::logic_error);
+  EXPECT_THROW(feed_forward(exec, x, wide, wide, narrow, space, space, x), std::logic_error);
 }
 
 MEMLANE_ON_EVERY_INSTRUCTION_SET(FeedForward);

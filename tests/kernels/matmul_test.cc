@@ -149,7 +149,11 @@ TEST_P(Matmul, GivesSeveralProductsOfTheSameRowsTheBitsOfEach) {
   reference::Random random(31);
   const std::size_t k = 70;
   for (const std::size_t m : {1, 3, 17, 33, 300}) {
-    for (const DType compute : {DType::f32, DType::bf16}) {
+    using Formats = std::array<WeightFormat, 3>;
+    constexpr auto f32 = WeightFormat::f32, bf16 = WeightFormat::bf16, int8 = WeightFormat::int8,
+                   int4 = WeightFormat::int4;
+    for (const Formats& formats : {Formats{f32, f32, f32}, Formats{bf16, bf16, bf16}, Formats{int8, int8, int8},
+                                   Formats{int8, int4, int8}, Formats{int4, bf16, f32}}) {
       CpuExec exec(3, GetParam());
       const std::vector<float> a = random.floats(m * k, 2);
       const View<const float, 2> rows(a.data(), {m, k});
@@ -157,7 +161,7 @@ TEST_P(Matmul, GivesSeveralProductsOfTheSameRowsTheBitsOfEach) {
       std::vector<std::vector<float>> one, several;
       for (const std::size_t n : {40, 7, 600}) {
         const std::vector<float> elements = random.floats(n * k);
-        w.emplace_back(exec, reinterpret_cast<const std::byte*>(elements.data()), DType::f32, n, k, compute);
+        w.emplace_back(exec, reinterpret_cast<const std::byte*>(elements.data()), DType::f32, n, k, formats[w.size()]);
         one.emplace_back(m * n, NAN);
         several.emplace_back(m * n, NAN);
         matmul(exec, rows, w.back(), {one.back().data(), {m, n}});
@@ -167,6 +171,29 @@ TEST_P(Matmul, GivesSeveralProductsOfTheSameRowsTheBitsOfEach) {
       for (std::size_t i = 0; i < w.size(); ++i) EXPECT_TRUE(same_bits(one[i], several[i])) << m << " rows, " << i;
     }
   }
+}
+
+TEST_P(Matmul, AddedHasTheBitsOfAProductThatIsAdded) {
+  reference::Random random(32);
+  CpuExec exec(3, GetParam());
+  for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
+    for (const auto& [m, n, k] : {std::array{1, 40, 70}, {5, 33, 300}, {9, 96, 64}, {40, 31, 2100}, {300, 70, 2500}}) {
+      const auto rows = static_cast<std::size_t>(m), columns = static_cast<std::size_t>(n),
+                 depth = static_cast<std::size_t>(k);
+      const std::vector<float> a = random.floats(rows * depth), elements = random.floats(columns * depth);
+      const PackedMatrix w(exec, reinterpret_cast<const std::byte*>(elements.data()), DType::f32, columns, depth,
+                           format);
+      std::vector<float> x = random.floats(rows * columns), right = x, product(x.size(), NAN), space = product;
+      matmul(exec, {a.data(), {rows, depth}}, w, {product.data(), {rows, columns}});
+      for (std::size_t i = 0; i < x.size(); ++i) right[i] += product[i];
+      matmul_add(exec, {a.data(), {rows, depth}}, w, {x.data(), {rows, columns}}, {space.data(), {rows, columns}});
+      EXPECT_TRUE(same_bits(x, right)) << name_of(format) << " " << m << " " << n << " " << k;
+    }
+  }
+  float one = 1;
+  const PackedMatrix w(exec, reinterpret_cast<const std::byte*>(&one), DType::f32, 1, 1, WeightFormat::f32);
+  std::vector<float> x(2);
+  EXPECT_THROW(matmul_add(exec, {&one, {1, 1}}, w, {x.data(), {1, 2}}, {x.data(), {1, 2}}), std::logic_error);
 }
 
 MEMLANE_ON_EVERY_INSTRUCTION_SET(Matmul);

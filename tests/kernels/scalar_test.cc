@@ -158,6 +158,31 @@ TEST_P(VectorConversion, NarrowsAsTheScalarOneDoesAtEveryLength) {
   }
 }
 
+TEST_P(VectorConversion, RoundsInPlaceAndKnowsWhatIsRounded) {
+  const MicroKernels& micro = micro_kernels(GetParam());
+  std::vector<float> values = hard_values<BFloat16>();
+  values.push_back(std::numeric_limits<float>::quiet_NaN());
+  values.push_back(-std::numeric_limits<float>::infinity());
+  std::vector<float> rounded = values;
+  micro.round_bf16(rounded.data(), rounded.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    ASSERT_EQ(std::bit_cast<std::uint32_t>(rounded[i]), std::uint32_t{from_float<BFloat16>(values[i]).bits} << 16);
+  }
+  for (std::size_t length = 0; length < 70; ++length) {
+    std::vector<float> all(length + 1, 1.5F);
+    all[length] = 1 + 0x1p-20F;  // beyond the end
+    EXPECT_TRUE(micro.is_bf16(all.data(), length));
+    EXPECT_FALSE(micro.is_bf16(all.data(), length + 1));
+    for (std::size_t i = 0; i < length; ++i) {
+      all[i] += 0x1p-20F;
+      EXPECT_FALSE(micro.is_bf16(all.data(), length)) << i;
+      all[i] = 1.5F;
+    }
+    micro.round_bf16(all.data(), length);
+    EXPECT_EQ(all[length], 1 + 0x1p-20F);
+  }
+}
+
 MEMLANE_ON_EVERY_INSTRUCTION_SET(VectorConversion);
 
 }  // namespace

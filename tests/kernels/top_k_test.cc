@@ -110,6 +110,19 @@ TEST_P(TopK, ScanGivesARowTheSameBitsAloneAndInABatch) {
   }
 }
 
+TEST_P(TopK, ScanFindsTheSameForUpToSeventeenRows) {
+  const RandomEntries entries(random_, 1, 64, {600, 33, 90}, DType::bf16, 2.5, true);
+  for (std::size_t tokens = 1; tokens <= 17; ++tokens) {
+    CpuExec exec(1, GetParam());
+    const std::vector<float> queries = whole_queries(tokens * 64);
+    Found found(tokens, 1, 30);
+    top_k_scan(exec, View<const float, 3>(queries.data(), {tokens, 1, 64}), entries.blocks(), found.id_view(),
+               found.score_view());
+    expect_exact(found, queries, entries, 1);
+    ASSERT_FALSE(HasFatalFailure()) << tokens << " tokens";
+  }
+}
+
 TEST_P(TopK, ScanOfEqualKeysTakesTheFirst) {
   CpuExec exec(3, GetParam());
   const RandomEntries entries(random_, 1, 4, {100, 200, 300}, DType::f16, 0.4, true);  // every key is zero

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <deque>
 #include <set>
 
@@ -115,6 +116,35 @@ TEST_F(JointIndexTest, IsTheSameOnAnyNumberOfThreads) {
   CpuExec alone(std::size_t{1}), many(std::size_t{3});
   EXPECT_EQ(made(alone), made(exec_));
   EXPECT_EQ(made(many), made(exec_));
+}
+
+TEST_F(JointIndexTest, IsWatchedWhileItIsMade) {
+  std::size_t entries = 0;
+  std::atomic<int> inside = 0;
+  JointIndexMaker maker(exec_, covered(), kAllLists, [&](std::size_t more) {
+    EXPECT_EQ(++inside, 1);
+    entries += more;
+    --inside;
+  });
+  for (std::size_t i = 0; i < maker.size(); ++i) maker.next();
+  EXPECT_EQ(entries, maker.size() * (133 + 40 + 190));
+}
+
+TEST_F(JointIndexTest, EndsIfWhoWatchesThrows) {
+  struct Enough {};
+  CpuExec alone(1);
+  const std::vector<std::vector<std::byte>> expected = made(alone);
+  for (CpuExec* exec : {&alone, &exec_}) {
+    bool stops = true;
+    std::size_t calls = 0;
+    JointIndexMaker maker(*exec, covered(), kAllLists, [&](std::size_t) {
+      if (++calls == 3 && stops) throw Enough();
+    });
+    EXPECT_THROW(maker.next(), Enough);
+    EXPECT_EQ(calls, 3U);
+    stops = false;
+    EXPECT_EQ(maker.next(), expected[0]) << "nothing half made is given out";
+  }
 }
 
 TEST_F(JointIndexTest, IsRefusedIfWhatWasSavedDoesNotFit) {

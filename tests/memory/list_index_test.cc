@@ -316,19 +316,23 @@ TEST(ListIndex, MoreListsAreScannedOfMore) {
 
 TEST(ListIndex, ParametersAreNamedWhenRefused) {
   for (const char* wrong : {"probes", "probes=0", "probes=x", "probes=3x", "mass=0", "mass=2", "tail=maybe", "nprobe=3",
-                            ",", "lists=0", "chunk=-1"}) {
+                            ",", "lists=0", "chunk=-1", "rerank=0.5", "rerank=1001", "rerank=nan", "rerank="}) {
     Lookup lookup = Lookup::named("ivf");
     lookup.parameters = wrong;
     EXPECT_THROW(ListSettings::of(lookup), InputError) << wrong;
   }
   Lookup lookup = Lookup::named("ivf");
+  EXPECT_EQ(ListSettings::of(lookup).candidates(10), 13U) << "a quarter more, rounded up";
+  lookup.parameters = "rerank=1";
+  EXPECT_EQ(ListSettings::of(lookup).candidates(10), 10U);
   lookup.parameters = "probes=7,lists=9,chunk=100,rerank=3,mass=0.5,tail=off";
   const ListSettings settings = ListSettings::of(lookup);
   EXPECT_EQ(settings.probes, 7U);
   EXPECT_EQ(settings.probes_of(1000000), 7U);
   EXPECT_EQ(settings.lists, 9U);
   EXPECT_EQ(settings.chunk, 100U);
-  EXPECT_EQ(settings.rerank, 3U);
+  EXPECT_EQ(settings.rerank, 3);
+  EXPECT_EQ(settings.candidates(10), 30U);
   EXPECT_EQ(settings.mass, 0.5);
   EXPECT_FALSE(settings.tail);
   lookup = Lookup::named("int8");

@@ -50,6 +50,7 @@ class MemoryFileTest : public testing::Test {
 
   static Segment segment_of(std::span<const std::int32_t> ids) {
     const EntryShape shape = header().shape;
+    CpuExec exec(1);
     Segment segment(shape, ids.size());
     std::vector<float> keys(ids.size() * shape.kv_heads * shape.head_dim);
     std::vector<float> values(keys.size());
@@ -60,7 +61,8 @@ class MemoryFileTest : public testing::Test {
         keys[i] = static_cast<float>(1000 * static_cast<int>(layer) + 10 * id + static_cast<int>(i % 7));
         values[i] = -keys[i] / 3;
       }
-      segment.fill(layer, View<const float, 3>(keys.data(), extents), View<const float, 3>(values.data(), extents));
+      segment.fill(exec, layer, View<const float, 3>(keys.data(), extents),
+                   View<const float, 3>(values.data(), extents));
     }
     return segment;
   }

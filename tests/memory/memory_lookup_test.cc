@@ -127,8 +127,9 @@ TEST(MemoryLookup, OrderOfEntriesDoesNotMatter) {
                   v.begin() + static_cast<std::ptrdiff_t>(i * kRow));
     }
     Library library(dense, {{}});
+    CpuExec exec(1);
     Segment segment(kShape, 90);
-    segment.fill(1, View<const float, 3>(k.data(), {90, kKvHeads, kHeadDim}),
+    segment.fill(exec, 1, View<const float, 3>(k.data(), {90, kKvHeads, kHeadDim}),
                  View<const float, 3>(v.data(), {90, kKvHeads, kHeadDim}));
     library.documents()[0].memory().append(std::move(segment));
     results[reversed ? 1 : 0] = library.attend({0});
@@ -322,7 +323,7 @@ TEST(MemoryLookup, SeesEveryChangeOfADocument) {
     Segment segment(kShape, 7);
     const std::vector<float> rows = random.floats(7 * kKvHeads * kHeadDim);
     for (std::size_t slot = 0; slot < kShape.layers.size(); ++slot) {
-      segment.fill(slot, {rows.data(), {7, kKvHeads, kHeadDim}}, {rows.data(), {7, kKvHeads, kHeadDim}});
+      segment.fill(exec, slot, {rows.data(), {7, kKvHeads, kHeadDim}}, {rows.data(), {7, kKvHeads, kHeadDim}});
     }
     return segment;
   }();

@@ -17,12 +17,13 @@ TEST(Segment, GivesBackWhatItWasFilledWith) {
   for (const DType dtype : kTypes) {
     const EntryShape shape{{1, 3}, 3, 10, dtype};
     constexpr std::size_t kCount = 37;
+    CpuExec exec(2);
     Segment segment(shape, kCount);
     std::vector<std::vector<float>> keys, values;
     for (std::size_t slot = 0; slot < 2; ++slot) {
       keys.push_back(random.floats(kCount * 30));
       values.push_back(random.floats(kCount * 30));
-      segment.fill(slot, View<const float, 3>(keys[slot].data(), {kCount, 3, 10}),
+      segment.fill(exec, slot, View<const float, 3>(keys[slot].data(), {kCount, 3, 10}),
                    View<const float, 3>(values[slot].data(), {kCount, 3, 10}));
     }
     for (std::size_t i = 0; i < 2 * kCount * 30; ++i) {
@@ -42,9 +43,10 @@ TEST(Segment, GivesBackWhatItWasFilledWith) {
 TEST(Segment, MeansTheSameOverACopyOfItsBytes) {
   reference::Random random(2);
   const EntryShape shape{{0}, 2, 6, DType::bf16};
+  CpuExec exec(1);
   Segment segment(shape, 5);
   const std::vector<float> keys = random.floats(60), values = random.floats(60);
-  segment.fill(0, View<const float, 3>(keys.data(), {5, 2, 6}), View<const float, 3>(values.data(), {5, 2, 6}));
+  segment.fill(exec, 0, View<const float, 3>(keys.data(), {5, 2, 6}), View<const float, 3>(values.data(), {5, 2, 6}));
   EXPECT_EQ(segment.bytes().size(), shape.segment_bytes(5));
   Buffer<std::byte> copy(segment.bytes().size());
   std::memcpy(copy.data(), segment.bytes().data(), copy.size());
@@ -78,14 +80,15 @@ TEST(Segment, RefusesWhatItsContractExcludes) {
   const EntryShape shape{{0}, 2, 4, DType::f32};
   const std::vector<float> rows(24);
   EXPECT_THROW(Segment(shape, 0), std::logic_error);
+  CpuExec exec(1);
   Segment segment(shape, 3);
   EXPECT_THROW(segment.block(1, 0), std::logic_error);
   EXPECT_THROW(segment.block(0, 2), std::logic_error);
   const View<const float, 3> wrong(rows.data(), {2, 2, 4});
-  EXPECT_THROW(segment.fill(0, wrong, wrong), std::logic_error);
+  EXPECT_THROW(segment.fill(exec, 0, wrong, wrong), std::logic_error);
   Segment borrowed(shape, 3, segment.bytes().data());
   const View<const float, 3> right(rows.data(), {3, 2, 4});
-  EXPECT_THROW(borrowed.fill(0, right, right), std::logic_error);
+  EXPECT_THROW(borrowed.fill(exec, 0, right, right), std::logic_error);
 }
 
 }  // namespace

@@ -17,12 +17,13 @@ class RandomDocument {
   /// Appends a window of `count` entries.
   void append(Random& random, std::size_t count) {
     const EntryShape& shape = memory_.shape();
+    CpuExec exec(1);
     Segment segment(shape, count);
     const std::array<std::size_t, 3> extents = {count, shape.kv_heads, shape.head_dim};
     for (std::size_t slot = 0; slot < truth_.size(); ++slot) {
       const std::vector<float> keys = random.floats(count * shape.kv_heads * shape.head_dim);
       const std::vector<float> values = random.floats(keys.size());
-      segment.fill(slot, {keys.data(), extents}, {values.data(), extents});
+      segment.fill(exec, slot, {keys.data(), extents}, {values.data(), extents});
       for (std::size_t row = 0; row < count * shape.kv_heads; ++row) {
         const auto take = [&](const std::vector<float>& from) {
           const float* begin = from.data() + row * shape.head_dim;

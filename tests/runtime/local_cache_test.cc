@@ -76,7 +76,7 @@ TEST(LocalCache, CountsPendingTokensOnlyWhenAsked) {
 TEST(LocalCache, MovesUnrotatedKeysToMemory) {
   Filled filled(DType::bf16, {9, 20});
   const EntryShape shape{{1}, kKvHeads, kHeadDim, DType::f32};
-  const Segment segment = filled.cache.to_segment(shape);
+  const Segment segment = filled.cache.to_segment(filled.exec, shape);
   EXPECT_EQ(segment.count(), 29U);
   for (std::size_t i = 0; i < 29; ++i) {
     float key[kHeadDim];
@@ -92,7 +92,7 @@ TEST(LocalCache, StartsOverWhenCleared) {
   filled.cache.clear(LayerKind::memory);
   EXPECT_EQ(filled.cache.size(LayerKind::plain), 0U);
   filled.add(3);
-  EXPECT_EQ(filled.cache.to_segment({{1}, kKvHeads, kHeadDim, DType::f32}).count(), 3U);
+  EXPECT_EQ(filled.cache.to_segment(filled.exec, {{1}, kKvHeads, kHeadDim, DType::f32}).count(), 3U);
 }
 
 TEST(LocalCache, KeepsTheFirstAndTheLastTokensOfPlainLayers) {

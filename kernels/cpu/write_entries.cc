@@ -1,4 +1,4 @@
-#include "kernels/key_panels.h"
+#include "kernels/write_entries.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -13,8 +13,9 @@ namespace {
 using Floats = float __attribute__((vector_size(16)));
 using Units = std::uint32_t __attribute__((vector_size(16)));
 
-constexpr std::size_t kChunk = 32;         // units of a key that are turned at a time
-constexpr std::size_t kPanelsPerItem = 8;  // entries of an item, in panels
+constexpr std::size_t kChunk = 32;          // units of a key that are turned at a time
+constexpr std::size_t kPanelsPerItem = 8;   // entries of an item, in panels
+constexpr std::size_t kValuesPerItem = 64;  // the same, of values
 
 Units load(const void* from) {
   Units units;
@@ -105,6 +106,25 @@ void write_key_panels(CpuExec& exec, DType dtype, std::byte* panels, std::size_t
         write_panel<decltype(type)>(head_panels + panel * panel_units, from % kPanelEntries,
                                     keys.data() + ((from - first) * heads + head) * head_dim, heads * head_dim,
                                     to - from, head_dim);
+      });
+    }
+  });
+}
+
+void write_values(CpuExec& exec, DType dtype, std::byte* rows, std::size_t head_elements, View<const float, 3> values) {
+  const std::size_t count = values.extent(0), heads = values.extent(1), head_dim = values.extent(2);
+  exec.pool().run((count + kValuesPerItem - 1) / kValuesPerItem, [&](std::size_t item, std::size_t) {
+    const std::size_t begin = item * kValuesPerItem, end = std::min(count, begin + kValuesPerItem);
+    for (std::size_t row = begin * heads; row < end * heads; ++row) {
+      const float* from = values.data() + row * head_dim;
+      std::byte* to = rows + (row % heads * head_elements + row / heads * head_dim) * size_of(dtype);
+      if (dtype == DType::bf16) {
+        exec.micro().narrow_bf16(from, head_dim, reinterpret_cast<std::uint16_t*>(to));
+        continue;
+      }
+      with_type(dtype, [&](auto type) {
+        using T = decltype(type);
+        for (std::size_t d = 0; d < head_dim; ++d) reinterpret_cast<T*>(to)[d] = from_float<T>(from[d]);
       });
     }
   });
