@@ -87,5 +87,7 @@ void merge(CpuExec& exec, AttentionPartial into, AttentionPartial from);
 
 /// out = sum / weight: the attention output. out: [tokens, heads, head_dim].
 void finish(CpuExec& exec, AttentionPartial partial, View<float, 3> out);
+/// That of one token. out: [heads, head_dim].
+void finish_token(const AttentionPartial& partial, std::size_t token, float* out);
 
 }  // namespace memlane

@@ -6,6 +6,7 @@
 
 #include "kernels/array.h"
 #include "kernels/exec.h"
+#include "kernels/input_rows.h"
 #include "kernels/scalar.h"
 #include "kernels/weight_format.h"
 
@@ -52,11 +53,11 @@ class PackedMatrix {
 /// one, to int8 with one scale for each row and 256 elements along k (largest magnitude / 127), and 256 products at a
 /// time are summed exactly. A row with NaN or infinity gives NaN then. a: [m, k], out: [m, n]. Each row of out depends
 /// on its row of a alone, to the last bit.
-void matmul(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> out);
+void matmul(CpuExec& exec, const InputRows& a, const PackedMatrix& w, View<float, 2> out);
 
 /// x += a W^T: the bits of matmul and of add (kernels/layers.h). x: [m, n], as is space, whose contents are unspecified
 /// afterwards; a, x and space are three arrays.
-void matmul_add(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> x, View<float, 2> space);
+void matmul_add(CpuExec& exec, const InputRows& a, const PackedMatrix& w, View<float, 2> x, View<float, 2> space);
 
 /// One of several products of the same rows. out: [m, w.n()].
 struct MatrixProduct {
@@ -65,6 +66,6 @@ struct MatrixProduct {
 };
 
 /// Several such products, to the same bits; what all of them need of a is made once.
-void matmul(CpuExec& exec, View<const float, 2> a, std::initializer_list<MatrixProduct> products);
+void matmul(CpuExec& exec, const InputRows& a, std::initializer_list<MatrixProduct> products);
 
 }  // namespace memlane

@@ -2,6 +2,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/exec.h"
+#include "kernels/input_rows.h"
 #include "memory/memory.h"
 #include "runtime/local_cache.h"
 #include "runtime/model.h"
@@ -25,6 +26,7 @@ struct Backend<CpuExec> {
   using Blocks = View<const EntryBlock, 2>;
   using Cache = LocalCache;
   using Rotations = RopeTable;
+  using Input = InputRows;       // of products
   using Position = std::size_t;  // of the tokens of a pass in the local context
   using LayerWeights = memlane::LayerWeights;
   using Weights = memlane::Weights;

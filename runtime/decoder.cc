@@ -120,12 +120,10 @@ void Decoder<Exec>::layers(Activations& at, LocalAttention<Exec>& local, SeenMem
 
 /// What logits of the last tokens are made of: [tokens, hidden].
 template <class Exec>
-View<const float, 2, typename Decoder<Exec>::Device> Decoder<Exec>::normed_last(Activations& at, std::size_t tokens) {
+typename Decoder<Exec>::Input Decoder<Exec>::normed_last(Activations& at, std::size_t tokens) {
   const std::size_t end = at.x.extent(0), first = end - tokens;
-  const View<float, 2, Device> last = at.h.slice(first, end);
-  rms_norm(exec_, at.x.slice(first, end), weights_.final_norm.template view<1>({config_.hidden_size}),
-           config_.rms_norm_eps, last);
-  return last;
+  return normed(exec_, at.x.slice(first, end), weights_.final_norm.template view<1>({config_.hidden_size}),
+                config_.rms_norm_eps, at.h.slice(first, end));
 }
 
 /// A pass of one token that ends in its logits or the next token, as a step that may be launched again for the next;
@@ -169,7 +167,7 @@ bool Decoder<Exec>::step(std::span<const std::int32_t> ids, LocalAttention<Exec>
 
 /// h: [tokens, hidden], normed. Logits are made where the weights are; they go to the host only if they are asked for.
 template <class Exec>
-void Decoder<Exec>::give(View<const float, 2, Device> h, const PassOutput& out) {
+void Decoder<Exec>::give(const Input& h, const PassOutput& out) {
   if constexpr (std::is_same_v<Device, Host>) {
     if (out.choice == nullptr) return matmul(exec_, h, weights_.head, out.logits);
   }
@@ -200,11 +198,12 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention
   const View<float, 3, Device> v = at.v.template reshape<3>({tokens, kv_heads, head_dim});
   const bool rounds = model_.precision.compute == DType::bf16;  // then q, k and v are bf16 values
 
-  rms_norm(exec_, at.x, w.attention_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
+  const Input h =
+      normed(exec_, at.x, w.attention_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
   if (store_only) {
-    matmul(exec_, at.h, {{w.k, at.k}, {w.v, at.v}});
+    matmul(exec_, h, {{w.k, at.k}, {w.v, at.v}});
   } else {
-    matmul(exec_, at.h, {{w.q, at.q}, {w.k, at.k}, {w.v, at.v}});
+    matmul(exec_, h, {{w.q, at.q}, {w.k, at.k}, {w.v, at.v}});
   }
   if (rounds) round_to_bf16(exec_, at.k.flat());
   if (rounds && memory_slot(layer) >= 0) round_to_bf16(exec_, at.v.flat());  // elsewhere the cache rounds them alike
@@ -233,8 +232,7 @@ void Decoder<Exec>::attention(std::size_t layer, Activations& at, LocalAttention
       if (recorded_ > 0) record(static_cast<std::size_t>(slot), memory, q, memory_scale, partial);
     }
   }
-  finish(exec_, partial, at.attended.template reshape<3>({tokens, heads, head_dim}));
-  matmul_add(exec_, at.attended, w.o, at.x, at.h);
+  matmul_add(exec_, finished(exec_, partial, at.attended), w.o, at.x, at.h);
 }
 
 /// Adds what each entry of memory weighs for the recorded tokens of a pass. whole: the partial of local context and
@@ -264,8 +262,8 @@ void Decoder<Exec>::record(std::size_t slot, Memory& memory, View<const float, 3
 template <class Exec>
 void Decoder<Exec>::feed_forward(std::size_t layer, Activations& at) {
   const typename Backend<Exec>::LayerWeights& w = weights_.layers[layer];
-  rms_norm(exec_, at.x, w.mlp_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
-  memlane::feed_forward(exec_, at.h, w.gate, w.up, w.down, at.gate, at.up, at.x);
+  const Input h = normed(exec_, at.x, w.mlp_norm.template view<1>({config_.hidden_size}), config_.rms_norm_eps, at.h);
+  memlane::feed_forward(exec_, h, w.gate, w.up, w.down, at.gate, at.up, at.h, at.x);
 }
 
 template <class Exec>

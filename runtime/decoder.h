@@ -45,6 +45,7 @@ class Decoder {
  public:
   using Until = PassUntil;
   using Device = typename Backend<Exec>::Device;
+  using Input = typename Backend<Exec>::Input;
   using SeenMemory = typename Backend<Exec>::SeenMemory;
 
   /// exec, model: must outlive the decoder.
@@ -72,8 +73,8 @@ class Decoder {
   struct Activations;
   Activations activations(std::size_t tokens);
   void layers(Activations& at, LocalAttention<Exec>& local, SeenMemory& memory, Until until);
-  View<const float, 2, Device> normed_last(Activations& at, std::size_t tokens);
-  void give(View<const float, 2, Device> h, const PassOutput& out);
+  Input normed_last(Activations& at, std::size_t tokens);
+  void give(const Input& h, const PassOutput& out);
   bool step(std::span<const std::int32_t> ids, LocalAttention<Exec>& local, SeenMemory& memory, const PassOutput& out);
   void attention(std::size_t layer, Activations& at, LocalAttention<Exec>& local, SeenMemory& memory, bool store_only);
   void feed_forward(std::size_t layer, Activations& at);

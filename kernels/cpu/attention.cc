@@ -346,14 +346,14 @@ void attend_selected(CpuExec& exec, View<const float, 3> queries, View<const Ent
 
 namespace {
 
-/// Calls body(pair) for every token and head, those of a few tokens an item.
+/// Calls body(token) for every token, a few an item.
 template <class Body>
-void for_pairs(CpuExec& exec, const AttentionPartial& partial, const Body& body) {
+void for_tokens(CpuExec& exec, const AttentionPartial& partial, const Body& body) {
   constexpr std::size_t kTokensPerItem = 16;
-  const std::size_t tokens = partial.sum.extent(0), heads = partial.sum.extent(1);
+  const std::size_t tokens = partial.sum.extent(0);
   exec.pool().run((tokens + kTokensPerItem - 1) / kTokensPerItem, [&](std::size_t item, std::size_t) {
     const std::size_t first = item * kTokensPerItem, end = std::min(tokens, first + kTokensPerItem);
-    for (std::size_t pair = first * heads; pair < end * heads; ++pair) body(pair);
+    for (std::size_t token = first; token < end; ++token) body(token);
   });
 }
 
@@ -361,18 +361,27 @@ void for_pairs(CpuExec& exec, const AttentionPartial& partial, const Body& body)
 
 void merge(CpuExec& exec, AttentionPartial into, AttentionPartial from) {
   MEMLANE_EXPECTS(into.sum.extents() == from.sum.extents());
-  for_pairs(exec, into,
-            [&](std::size_t pair) { merge_row(row_of(into, pair), row_of(from, pair), into.sum.extent(2)); });
+  const std::size_t heads = into.sum.extent(1), head_dim = into.sum.extent(2);
+  for_tokens(exec, into, [&](std::size_t token) {
+    for (std::size_t pair = token * heads; pair < (token + 1) * heads; ++pair) {
+      merge_row(row_of(into, pair), row_of(from, pair), head_dim);
+    }
+  });
 }
 
 void finish(CpuExec& exec, AttentionPartial partial, View<float, 3> out) {
   MEMLANE_EXPECTS(partial.sum.extents() == out.extents());
-  const std::size_t head_dim = out.extent(2);
-  for_pairs(exec, partial, [&](std::size_t pair) {
-    const PartialRow row = row_of(partial, pair);
+  for_tokens(exec, partial,
+             [&](std::size_t token) { finish_token(partial, token, out.data() + token * out.row_size()); });
+}
+
+void finish_token(const AttentionPartial& partial, std::size_t token, float* out) {
+  const std::size_t heads = partial.sum.extent(1), head_dim = partial.sum.extent(2);
+  for (std::size_t head = 0; head < heads; ++head, out += head_dim) {
+    const PartialRow row = row_of(partial, token * heads + head);
     const float inverse = 1.0F / *row.weight;
-    for (std::size_t d = 0; d < head_dim; ++d) out.data()[pair * head_dim + d] = row.sum[d] * inverse;
-  });
+    for (std::size_t d = 0; d < head_dim; ++d) out[d] = row.sum[d] * inverse;
+  }
 }
 
 }  // namespace memlane

@@ -111,8 +111,6 @@ void multiply(CpuExec& exec, Gemm gemm, const Rows<A>& a, const PackedMatrix& w,
 }
 
 void multiply_bf16(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> out) {
-  const MatrixProduct product{w, out};
-  if (exec.micro().tiles != nullptr) return matmul_by_tiles(exec, a, {&product, 1});
   const std::size_t m = a.extent(0), units = w.k_units();
   auto* narrow = reinterpret_cast<std::uint32_t*>(exec.shared_scratch(m * units * 4));
   exec.pool().run((m + 15) / 16, [&](std::size_t item, std::size_t) {
@@ -181,11 +179,11 @@ std::size_t PackedMatrix::packed_bytes(std::size_t n, std::size_t k, WeightForma
   return panels * kPanel * 4 * (format == WeightFormat::f32 ? k : (k + 1) / 2);
 }
 
-void matmul(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> out) {
+void matmul(CpuExec& exec, const InputRows& a, const PackedMatrix& w, View<float, 2> out) {
   matmul(exec, a, {{w, out}});
 }
 
-void matmul_add(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> x, View<float, 2> space) {
+void matmul_add(CpuExec& exec, const InputRows& a, const PackedMatrix& w, View<float, 2> x, View<float, 2> space) {
   MEMLANE_EXPECTS(a.extent(1) == w.k() && x.extents() == space.extents() && x.extent(0) == a.extent(0) &&
                   x.extent(1) == w.n());
   if (a.extent(0) == 0) return;
@@ -200,7 +198,7 @@ void matmul_add(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, Vi
   quantised_matmul_add(exec, a, w, x);
 }
 
-void matmul(CpuExec& exec, View<const float, 2> a, std::initializer_list<MatrixProduct> products) {
+void matmul(CpuExec& exec, const InputRows& a, std::initializer_list<MatrixProduct> products) {
   const std::size_t m = a.extent(0);
   bool all_by_tiles = exec.micro().tiles != nullptr, all_quantised = true;
   for (const auto& [w, out] : products) {
@@ -213,14 +211,17 @@ void matmul(CpuExec& exec, View<const float, 2> a, std::initializer_list<MatrixP
   // The input is rounded once for all.
   if (all_by_tiles) return matmul_by_tiles(exec, a, {products.begin(), products.size()});
   if (all_quantised) return quantised_matmul(exec, a, {products.begin(), products.size()});
+  const View<const float, 2> rows = a.all(exec);
   for (const MatrixProduct& product : products) {
     const auto& [w, out] = product;
     if (is_quantised(w.format())) {
-      quantised_matmul(exec, a, {&product, 1});
+      quantised_matmul(exec, rows, {&product, 1});
     } else if (w.format() == WeightFormat::f32) {
-      multiply(exec, exec.micro().gemm_f32, Rows<float>{a.data(), w.k()}, w, out);
+      multiply(exec, exec.micro().gemm_f32, Rows<float>{rows.data(), w.k()}, w, out);
+    } else if (exec.micro().tiles != nullptr) {
+      matmul_by_tiles(exec, rows, {&product, 1});
     } else {
-      multiply_bf16(exec, a, w, out);
+      multiply_bf16(exec, rows, w, out);
     }
   }
 }

@@ -34,13 +34,14 @@ class QuantisedInput {
   }
 
   /// a: [m, k].
-  void quantise(View<const float, 2> a) const {
+  void quantise(const InputRows& a) const {
     MEMLANE_EXPECTS(a.extent(0) == m_ && a.extent(1) == elements_);
     fill_last_tile();
-    exec_.pool().run((m_ + kTileRows - 1) / kTileRows, [&](std::size_t item, std::size_t) {
+    exec_.pool().run((m_ + kTileRows - 1) / kTileRows, [&](std::size_t item, std::size_t worker) {
       const std::size_t begin = item * kTileRows;
+      auto* const space = reinterpret_cast<float*>(exec_.worker_scratch(worker, elements_ * sizeof(float)));
       for (std::size_t row = begin; row < std::min(m_, begin + kTileRows); ++row) {
-        quantise(row, 0, elements_, a.data() + row * elements_);
+        quantise(row, 0, elements_, a.row(exec_.micro(), row, space));
       }
     });
   }
@@ -153,7 +154,7 @@ auto in_shared_scratch(CpuExec& exec, const Make& make) {
   return make(layout);
 }
 
-QuantisedInput quantised(CpuExec& exec, View<const float, 2> a) {
+QuantisedInput quantised(CpuExec& exec, const InputRows& a) {
   const QuantisedInput input = in_shared_scratch(
       exec, [&](ScratchLayout& layout) { return QuantisedInput(exec, a.extent(0), a.extent(1), layout); });
   input.quantise(a);
@@ -195,16 +196,16 @@ void gated_units(const MicroKernels& micro, const QuantisedInput& a, const Packe
 
 }  // namespace
 
-void quantised_matmul(CpuExec& exec, View<const float, 2> a, std::span<const MatrixProduct> products) {
+void quantised_matmul(CpuExec& exec, const InputRows& a, std::span<const MatrixProduct> products) {
   multiply(quantised(exec, a), products, false);
 }
 
-void quantised_matmul_add(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> x) {
+void quantised_matmul_add(CpuExec& exec, const InputRows& a, const PackedMatrix& w, View<float, 2> x) {
   const MatrixProduct product{w, x};
   multiply(quantised(exec, a), {&product, 1}, true);
 }
 
-void quantised_feed_forward(CpuExec& exec, View<const float, 2> a, const PackedMatrix& gate, const PackedMatrix& up,
+void quantised_feed_forward(CpuExec& exec, const InputRows& a, const PackedMatrix& gate, const PackedMatrix& up,
                             const PackedMatrix& down, View<float, 2> gates, View<float, 2> x) {
   const std::size_t m = a.extent(0), n = gate.n();
   const std::size_t block_rows = std::min(m, kBlockRows);

@@ -39,7 +39,8 @@ struct TileKernels {
   /// and `k_pairs`. Subnormal elements count as zero.
   void (*gemm)(std::size_t rows, std::size_t k_pairs, const std::uint32_t* a, std::size_t a_tiles,
                const std::uint32_t* b, float* c, std::size_t ldc, bool accumulate);
-  /// At most 16 rows of k floats, rounded to bfloat16, subnormal ones to zero, to tiles.
+  /// At most 16 rows of k floats, rounded to bfloat16, subnormal ones to zero, to tiles; of a row alone, `tiles` may be
+  /// where its first 16 pairs lie in them.
   void (*pack)(std::size_t rows, std::size_t k, const float* a, std::size_t lda, std::uint32_t* tiles);
   void (*attend)(const TileAttention& on);
   /// The same to the last bit for at most kFewTileRows rows, on vector units: so few leave most of a tile empty.

@@ -36,12 +36,17 @@ struct TiledRows {
   }
 };
 
-TiledRows pack(CpuExec& exec, View<const float, 2> a, std::uint32_t* tiles) {
+TiledRows pack(CpuExec& exec, const InputRows& a, std::uint32_t* tiles) {
   const std::size_t m = a.extent(0), k = a.extent(1), stride = TiledRows::stride_of(k);
-  const TileKernels& kernels = *exec.micro().tiles;
-  exec.pool().run((m + kTileRows - 1) / kTileRows, [&](std::size_t item, std::size_t) {
-    const std::size_t row = item * kTileRows;
-    kernels.pack(std::min(kTileRows, m - row), k, a.data() + row * k, k, tiles + item * stride);
+  const MicroKernels& micro = exec.micro();
+  exec.pool().run((m + kTileRows - 1) / kTileRows, [&](std::size_t item, std::size_t worker) {
+    const std::size_t first = item * kTileRows, rows = std::min(kTileRows, m - first);
+    std::uint32_t* const to = tiles + item * stride;
+    if (a.stored()) return micro.tiles->pack(rows, k, a.data() + first * k, k, to);
+    auto* const space = reinterpret_cast<float*>(exec.worker_scratch(worker, k * sizeof(float)));
+    for (std::size_t r = 0; r < rows; ++r) {
+      micro.tiles->pack(1, k, a.row(micro, first + r, space), k, to + r * kTileRows);
+    }
   });
   return {tiles, stride};
 }
@@ -94,7 +99,7 @@ void multiply_block(const TileKernels& kernels, const TiledRows& a, std::size_t 
   }
 }
 
-TiledRows packed_in_scratch(CpuExec& exec, View<const float, 2> a) {
+TiledRows packed_in_scratch(CpuExec& exec, const InputRows& a) {
   std::byte* scratch = exec.shared_scratch(TiledRows::units_of(a.extent(0), a.extent(1)) * 4);
   return pack(exec, a, reinterpret_cast<std::uint32_t*>(scratch));
 }
@@ -138,7 +143,7 @@ void multiply(CpuExec& exec, const TiledRows& a, std::span<const MatrixProduct> 
 
 }  // namespace
 
-void matmul_by_tiles(CpuExec& exec, View<const float, 2> a, std::span<const MatrixProduct> products) {
+void matmul_by_tiles(CpuExec& exec, const InputRows& a, std::span<const MatrixProduct> products) {
   multiply(exec, packed_in_scratch(exec, a), products, false);
 }
 
@@ -146,7 +151,7 @@ bool adds_by_tiles(const CpuExec& exec) {
   return exec.micro().tiles != nullptr && !exec.micro().tiles->matrix;
 }
 
-void matmul_add_by_tiles(CpuExec& exec, View<const float, 2> a, const PackedMatrix& w, View<float, 2> x) {
+void matmul_add_by_tiles(CpuExec& exec, const InputRows& a, const PackedMatrix& w, View<float, 2> x) {
   const MatrixProduct product{w, x};
   multiply(exec, packed_in_scratch(exec, a), {&product, 1}, true);
 }
@@ -155,7 +160,7 @@ bool feeds_forward_by_tiles(const CpuExec& exec, const PackedMatrix& gate) {
   return !exec.micro().tiles->matrix || gate.k_units() <= kStretchUnits;
 }
 
-void feed_forward_by_tiles(CpuExec& exec, View<const float, 2> a, const PackedMatrix& gate, const PackedMatrix& up,
+void feed_forward_by_tiles(CpuExec& exec, const InputRows& a, const PackedMatrix& gate, const PackedMatrix& up,
                            const PackedMatrix& down, View<float, 2> space, View<float, 2> x) {
   const TileKernels& kernels = *exec.micro().tiles;
   const std::size_t m = a.extent(0), units = gate.k_units(), inner_stride = TiledRows::stride_of(gate.n());

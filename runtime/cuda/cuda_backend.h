@@ -1,8 +1,7 @@
 #pragma once
 
-#include "kernels/cuda/attention.h"
 #include "kernels/cuda/feed_forward.h"
-#include "kernels/cuda/layers.h"
+#include "kernels/cuda/input_rows.h"
 #include "memory/cuda/cuda_memory.h"
 #include "runtime/backend.h"
 #include "runtime/cuda/cuda_chooser.h"
@@ -39,6 +38,7 @@ struct Backend<CudaExec> {
   using Blocks = cuda::Entries;
   using Cache = CudaLocalCache;
   using Rotations = CudaRopeTable;
+  using Input = View<const float, 2, Cuda>;
   using Position = cuda::Position;
   using LayerWeights = CudaLayerWeights;
   using Weights = CudaWeights;

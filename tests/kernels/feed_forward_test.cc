@@ -6,12 +6,6 @@
 namespace memlane::testing {
 namespace {
 
-PackedMatrix random_matrix(CpuExec& exec, reference::Random& random, std::size_t n, std::size_t k,
-                           WeightFormat format) {
-  const std::vector<float> rows = random.floats(n * k);
-  return PackedMatrix(exec, reinterpret_cast<const std::byte*>(rows.data()), DType::f32, n, k, format);
-}
-
 using FeedForward = KernelTest;
 
 // Each of its parts has tests of its own against the slow truth.
@@ -43,7 +37,7 @@ TEST_P(FeedForward, HasTheBitsOfItsProductsOneByOne) {
       matmul(exec, view(gates), down, view(product));
       add(exec, view(right), view(product));
 
-      feed_forward(exec, view(a), gate, up, down, view(gates), view(ups), view(x));
+      feed_forward(exec, view(a), gate, up, down, view(gates), view(ups), view(a), view(x));
       EXPECT_TRUE(same_bits(x, right));
     }
   }
@@ -56,12 +50,12 @@ TEST_P(FeedForward, RefusesMatricesThatDoNotFit) {
     return random_matrix(exec, random, n, k, WeightFormat::bf16);
   };
   std::vector<float> a(2 * 8), sums(2 * 8), inner(2 * 12);
-  const View<float, 2> h(a.data(), {2, 8}), x(sums.data(), {2, 8}), space(inner.data(), {2, 12});
+  const View<float, 2> h(a.data(), {2, 8}), x(sums.data(), {2, 8}), inner_space(inner.data(), {2, 12});
   const PackedMatrix wide = matrix(12, 8), narrow = matrix(8, 12), other = matrix(13, 8);
-  EXPECT_THROW(feed_forward(exec, h, wide, other, narrow, space, space, x), std::logic_error);
-  EXPECT_THROW(feed_forward(exec, h, wide, wide, wide, space, space, x), std::logic_error);
-  EXPECT_THROW(feed_forward(exec, h, narrow, narrow, narrow, space, space, x), std::logic_error);
-  EXPECT_THROW(feed_forward(exec, x, wide, wide, narrow, space, space, x), std::logic_error);
+  EXPECT_THROW(feed_forward(exec, h, wide, other, narrow, inner_space, inner_space, h, x), std::logic_error);
+  EXPECT_THROW(feed_forward(exec, h, wide, wide, wide, inner_space, inner_space, h, x), std::logic_error);
+  EXPECT_THROW(feed_forward(exec, h, narrow, narrow, narrow, inner_space, inner_space, h, x), std::logic_error);
+  EXPECT_THROW(feed_forward(exec, x, wide, wide, narrow, inner_space, inner_space, h, x), std::logic_error);
 }
 
 MEMLANE_ON_EVERY_INSTRUCTION_SET(FeedForward);

@@ -10,6 +10,7 @@
 #include "kernels/attention.h"
 #include "kernels/entries.h"
 #include "kernels/exec.h"
+#include "kernels/matmul.h"
 #include "tests/reference/attention.h"
 #include "tests/reference/random_values.h"
 
@@ -43,6 +44,12 @@ class KernelTest : public ::testing::TestWithParam<InstructionSet> {
 
 inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+inline PackedMatrix random_matrix(CpuExec& exec, reference::Random& random, std::size_t n, std::size_t k,
+                                  WeightFormat format) {
+  const std::vector<float> rows = random.floats(n * k);
+  return PackedMatrix(exec, reinterpret_cast<const std::byte*>(rows.data()), DType::f32, n, k, format);
 }
 
 inline reference::Row row_of(const float* begin, std::size_t count) {
