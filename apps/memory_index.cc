@@ -104,19 +104,32 @@ MemoryIndexPlan plan_of(const MemoryFile& file, const MemoryIndexOptions& option
   return plan;
 }
 
-/// progress: of the entries that are covered, called by one thread at a time. Nothing is stored if it throws.
+/// Called with the entries of a document, or of all of them together, whose keys are in lists so far, by one thread at
+/// a time. Nothing of them is stored if it throws.
+using IndexProgress = std::function<void(std::size_t)>;
+
+/// What tells `progress` how far the indexes of all memory layers and heads are, on the average.
+Watch watch_of(const EntryShape& shape, const IndexProgress& progress) {
+  return [indexes = shape.layers.size() * shape.kv_heads, done = std::size_t{0}, &progress](std::size_t more) mutable {
+    done += more;
+    progress(done / indexes);
+  };
+}
+
+void store_indexes(CpuExec& exec, MemoryFileWriter& writer, const StoredDocument& document, const Lookup& lookup,
+                   const IndexProgress& progress) {
+  const MemoryFile& file = writer.stored();
+  const DocumentMemory memory = load_document(exec, file, document, lookup, watch_of(file.header().shape, progress));
+  writer.store_indexes(document.info.id, memory.indexed_entries(), memory.save_indexes());
+}
+
 void store_joint_index(CpuExec& exec, MemoryFileWriter& writer, const MemoryIndexPlan& plan, const Lookup& lookup,
-                       const std::function<void(std::size_t)>& progress) {
+                       const IndexProgress& progress) {
   const MemoryFile& file = writer.stored();
   const auto documents = load_documents(exec, file, plan.together, Lookup());  // without indexes of their own
   std::vector<const DocumentMemory*> pointers;
   for (const auto& document : documents) pointers.push_back(document.get());
-  const std::size_t indexes = file.header().shape.layers.size() * file.header().shape.kv_heads;
-  std::size_t done = 0;  // of the entries of all indexes
-  JointIndexMaker maker(exec, pointers, lookup, [&](std::size_t more) {
-    done += more;
-    progress(done / indexes);
-  });
+  JointIndexMaker maker(exec, pointers, lookup, watch_of(file.header().shape, progress));
   writer.store_joint_index(plan.together, [&] { return maker.next(); });
 }
 
@@ -138,22 +151,19 @@ int index(const MemoryIndexOptions& options) {
   if (!plan.empty()) progress.emplace("indexing", 0, plan.entries, !options.quiet, "entries");
   bool interrupted = false;
   try {
-    const auto stop_if_asked = [] {
+    const IndexProgress goes_on = [&](std::size_t entries) {
       if (interrupt_flag()) throw Interrupted("stopped");
+      progress->update(done + entries);
     };
     for (const StoredDocument* document : plan.alone) {
-      stop_if_asked();
-      const DocumentMemory memory = load_document(exec, file, *document, lookup);
-      writer.store_indexes(document->info.id, memory.indexed_entries(), memory.save_indexes());
-      done += memory.entries();
+      goes_on(0);
+      store_indexes(exec, writer, *document, lookup, goes_on);
+      done += document->entries();
       progress->update(done);
     }
     if (!plan.together.empty()) {
-      stop_if_asked();
-      store_joint_index(exec, writer, plan, lookup, [&](std::size_t entries) {
-        stop_if_asked();
-        progress->update(done + entries);
-      });
+      goes_on(0);
+      store_joint_index(exec, writer, plan, lookup, goes_on);
       done = plan.entries;
       progress->update(done);
       joint_documents = plan.together.size();

@@ -81,18 +81,22 @@ const KeyIndex* DocumentMemory::index(std::size_t layer_slot, std::size_t kv_hea
   return indexes_[layer_slot * shape_.kv_heads + kv_head].get();
 }
 
-void DocumentMemory::update_indexes(CpuExec& exec) {
+void DocumentMemory::update_indexes(CpuExec& exec, const Watch& watch) {
   if (indexes_.empty() || indexed_entries_ == entries_) return;
   if (indexes_.front()->training_size() > entries_) return;
-  exec.pool().run(indexes_.size(), [&](std::size_t item, std::size_t) {
-    KeyIndex& index = *indexes_[item];
-    const EntryRows rows(blocks_[item], shape_.head_dim);
-    if (index.training_size() > 0) {
-      Buffer<float> keys(entries_ * shape_.head_dim);
-      rows.read_keys(0, entries_, keys.data());
-      index.train(keys.view<2>({entries_, shape_.head_dim}));
-    }
-    index.update(exec.micro(), rows);
+  SharedWatch shared(watch);
+  const Watch of_threads = std::ref(shared);
+  shared.over([&] {
+    exec.pool().run(indexes_.size(), [&](std::size_t item, std::size_t) {
+      KeyIndex& index = *indexes_[item];
+      const EntryRows rows(blocks_[item], shape_.head_dim);
+      if (index.training_size() > 0) {
+        Buffer<float> keys(entries_ * shape_.head_dim);
+        rows.read_keys(0, entries_, keys.data());
+        index.train(keys.view<2>({entries_, shape_.head_dim}));
+      }
+      index.update(exec.micro(), rows, of_threads);
+    });
   });
   indexed_entries_ = entries_;
 }

@@ -33,8 +33,9 @@ class DocumentMemory {
   void keep(std::span<const std::size_t> places);
 
   /// Brings the indexes up to the entries: trains those that have waited for enough keys, adds what they lack. No
-  /// tokens are computed again; keys come from the segments.
-  void update_indexes(CpuExec& exec);
+  /// tokens are computed again; keys come from the segments. watch: called by one thread at a time, with entries of all
+  /// indexes.
+  void update_indexes(CpuExec& exec, const Watch& watch = unwatched);
 
   /// KeyIndex::set_metric of each index, layer-major.
   void set_metrics(std::span<const std::vector<float>> metrics);

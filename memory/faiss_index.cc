@@ -130,12 +130,13 @@ class FaissIndex : public KeyIndex {
     translated("train", [&] { index_->train(static_cast<faiss::Index::idx_t>(keys.extent(0)), keys.data()); });
   }
 
-  void update(const MicroKernels&, const EntryRows& entries) override {
+  void update(const MicroKernels&, const EntryRows& entries, const Watch& watch) override {
     use_one_thread();
     const std::size_t n = entries.size() - size();
     std::vector<float> keys(n * entries.head_dim());
     entries.read_keys(size(), entries.size(), keys.data());
     translated("add keys", [&] { index_->add(static_cast<faiss::Index::idx_t>(n), keys.data()); });
+    watch(n);
   }
 
   std::size_t size() const override { return static_cast<std::size_t>(index_->ntotal); }

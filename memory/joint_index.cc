@@ -1,10 +1,8 @@
 #include "memory/joint_index.h"
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
+#include <functional>
 #include <limits>
-#include <mutex>
 #include <numeric>
 #include <utility>
 
@@ -75,30 +73,15 @@ std::vector<std::byte> JointIndexMaker::made(std::size_t slot, const Watch& watc
 /// The next indexes, one for each thread.
 void JointIndexMaker::make_some() {
   waiting_.resize(std::min(exec_.threads(), size_ - next_));
-  std::mutex watching;
-  std::atomic<std::size_t> done = 0;
-  std::atomic<bool> stopping = false;
-  std::exception_ptr thrown;  // by the watch
-  const auto watch = [&](std::size_t entries) {
-    done += entries;
-    const std::unique_lock lock(watching, std::try_to_lock);
-    if (stopping) throw Interrupted("stopped");
-    if (!lock || !watch_) return;
-    try {
-      watch_(done.exchange(0));
-    } catch (...) {
-      thrown = std::current_exception();
-      stopping = true;
-      throw;
-    }
-  };
+  SharedWatch shared(watch_);
+  const Watch watch = std::ref(shared);
   try {
-    exec_.pool().run(waiting_.size(),
-                     [&](std::size_t i, std::size_t) { waiting_[waiting_.size() - 1 - i] = made(next_ + i, watch); });
-    watch(0);
+    shared.over([&] {
+      exec_.pool().run(waiting_.size(),
+                       [&](std::size_t i, std::size_t) { waiting_[waiting_.size() - 1 - i] = made(next_ + i, watch); });
+    });
   } catch (...) {
     waiting_.clear();
-    if (thrown) std::rethrow_exception(thrown);
     throw;
   }
 }

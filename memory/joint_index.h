@@ -52,7 +52,7 @@ class JointIndexMaker {
   /// watch: called by one thread at a time, with entries of all indexes; what it throws ends next() within moments on
   /// all threads.
   JointIndexMaker(CpuExec& exec, std::span<const DocumentMemory* const> documents, const Lookup& lookup,
-                  Watch watch = nullptr);
+                  Watch watch = unwatched);
 
   /// Indexes in all.
   std::size_t size() const { return size_; }

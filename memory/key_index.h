@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -13,6 +12,7 @@
 #include "kernels/key_lists.h"
 #include "memory/entry_rows.h"
 #include "memory/lookup.h"
+#include "memory/watch.h"
 
 namespace memlane {
 
@@ -31,7 +31,7 @@ class KeyIndex {
   /// [head_dim, head_dim]; others ignore it. It is not saved with the index.
   virtual void set_metric(std::span<const float>) {}
   /// Adds the entries from size() on; their ids are their places. entries: all, those that it holds included.
-  virtual void update(const MicroKernels& micro, const EntryRows& entries) = 0;
+  virtual void update(const MicroKernels& micro, const EntryRows& entries, const Watch& watch) = 0;
   /// Keys held.
   virtual std::size_t size() const = 0;
   /// Proposes up to k entries for each query, -1 for none. queries: [n, head_dim], ids: [n, k]. Not for indexes of
@@ -50,13 +50,9 @@ class KeyIndex {
 /// parameters that are rejected.
 std::unique_ptr<KeyIndex> make_key_index(const Lookup& lookup, std::size_t head_dim);
 
-/// Called again and again during long work, with the entries that are done since the last time, or 0. What it throws
-/// ends the work.
-using Watch = std::function<void(std::size_t entries)>;
-
 /// A new index over entries that nothing is added to: lists are made of all of them together. lookup: one with lists.
 std::unique_ptr<KeyIndex> make_whole_index(const Lookup& lookup, std::size_t head_dim, const MicroKernels& micro,
-                                           const EntryRows& entries, const Watch& watch = nullptr);
+                                           const EntryRows& entries, const Watch& watch = unwatched);
 
 /// A saved index, with the search-time parameters of `lookup`. Throws InputError if the bytes are no such index. They
 /// must outlive it: lists are used where they lie.

@@ -103,7 +103,7 @@ std::vector<float> ListIndex::mean_rows(const Chunk& chunk) const {
   return rows;
 }
 
-void ListIndex::update(const MicroKernels& micro, const EntryRows& entries) {
+void ListIndex::update(const MicroKernels& micro, const EntryRows& entries, const Watch& watch) {
   MEMLANE_EXPECTS(entries.head_dim() == head_dim_ && entries.size() >= size_);
   const std::size_t n = entries.size();
   std::size_t unchanged = chunks_.empty() ? 0 : chunks_.size() - 1;
@@ -122,10 +122,12 @@ void ListIndex::update(const MicroKernels& micro, const EntryRows& entries) {
     Chunk& chunk = chunks_.back();
     const std::size_t taken = std::min(count, chunk.capacity - chunk.count);
     append(micro, chunk, rows.slice(0, taken), std::as_const(values).view<2>({count, head_dim_}).slice(0, taken));
+    watch(taken);
     if (const auto [first, level] = merge(); first < chunks_.size()) {
       std::size_t begin = size_;
       for (std::size_t i = first; i < chunks_.size(); ++i) begin -= chunks_[i].count;
-      Chunk whole = merged(micro, entries, begin, size_, level, [](std::size_t) {});
+      // Its entries are done when they come, not again when they are clustered together.
+      Chunk whole = merged(micro, entries, begin, size_, level, [&](std::size_t) { watch(0); });
       chunks_.resize(first + 1);
       chunks_.back() = std::move(whole);
       unchanged = std::min(unchanged, first);

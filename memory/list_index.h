@@ -56,12 +56,12 @@ class ListIndex : public KeyIndex {
 
   /// An index whose lists are made of all entries together; nothing is added to it.
   static std::unique_ptr<ListIndex> whole(const ListSettings& settings, std::size_t head_dim, const MicroKernels& micro,
-                                          const EntryRows& entries, const Watch& watch = nullptr);
+                                          const EntryRows& entries, const Watch& watch = unwatched);
 
   std::size_t training_size() const override { return 0; }
   void train(View<const float, 2>) override {}
   void set_metric(std::span<const float> metric) override { metric_.assign(metric.begin(), metric.end()); }
-  void update(const MicroKernels& micro, const EntryRows& entries) override;
+  void update(const MicroKernels& micro, const EntryRows& entries, const Watch& watch) override;
   std::size_t size() const override { return size_; }
   void search(View<const float, 2> queries, View<std::int64_t, 2> ids) const override;
   std::span<const ListChunk> chunks() const override { return views_; }

@@ -317,7 +317,7 @@ std::unique_ptr<ListIndex> ListIndex::whole(const ListSettings& settings, std::s
   auto index = std::make_unique<ListIndex>(settings, head_dim);
   if (entries.size() == 0) return index;
   index->chunks_.push_back(
-      index->merged(micro, entries, 0, entries.size(), 1, watch ? watch : Watch([](std::size_t) {})));
+      index->merged(micro, entries, 0, entries.size(), 1, watch));
   index->size_ = entries.size();
   index->update_views(0);
   return index;

@@ -108,7 +108,7 @@ bool has_index_for(const MemoryFile& file, const StoredDocument& document, const
 }  // namespace
 
 DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document,
-                             const Lookup& lookup) {
+                             const Lookup& lookup, const Watch& watch) {
   MEMLANE_EXPECTS(file.is_verified(document.info.id));
   DocumentMemory memory(file.header().shape, lookup);
   const bool own_index = lookup.has_index() && lookup.name() == file.header().lookup;
@@ -120,9 +120,9 @@ DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const Stored
     has_index = false;
     // One at a time, as when they were read: what an index becomes depends on when it trained and on what came
     // together.
-    if (own_index) memory.update_indexes(exec);
+    if (own_index) memory.update_indexes(exec, watch);
   }
-  memory.update_indexes(exec);
+  memory.update_indexes(exec, watch);
   return memory;
 }
 

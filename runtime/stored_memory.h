@@ -33,9 +33,10 @@ MemoryFileHeader memory_header(const Model& model, const std::string& tokenizer_
 void require_same_meaning(const MemoryFile& file, const MemoryFileHeader& asked_for);
 
 /// A stored document as memory. Its segments lie in the mapped file, which must outlive it; no token is computed. Key
-/// indexes come from the file if it has them for this lookup, otherwise they are built from the stored keys.
+/// indexes come from the file if it has them for this lookup, otherwise they are built from the stored keys. watch: as
+/// that of DocumentMemory::update_indexes.
 DocumentMemory load_document(CpuExec& exec, const MemoryFile& file, const StoredDocument& document,
-                             const Lookup& lookup);
+                             const Lookup& lookup, const Watch& watch = unwatched);
 
 /// What the next window of an unfinished document sees where the least attended are evicted: the windows that its last
 /// one lists.

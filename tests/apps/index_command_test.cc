@@ -390,6 +390,31 @@ TEST_F(JointIndexCommand, IsThereWholeOrNotAtAllWhereverItIsStopped) {
   EXPECT_TRUE(interrupted && finished);
 }
 
+TEST_F(JointIndexCommand, OfEachDocumentIsThereWholeOrNotAtAllWhereverItIsStopped) {
+  const std::string before = read_text(path("m"));
+  const Words each = index(lists_) + Words{"--each"};
+  const auto indexed = [&] {
+    const MemoryFile file = MemoryFile::open(path("m"));
+    return std::ranges::count_if(file.documents(), [](const StoredDocument& document) {
+      EXPECT_TRUE(document.indexes.blobs.empty() || document.indexes.entries_covered == document.entries());
+      return !document.indexes.blobs.empty();
+    });
+  };
+  bool interrupted = false, finished = false;
+  for (int milliseconds = 0; milliseconds < 60000 && !(interrupted && finished);
+       milliseconds = std::max(5, 2 * milliseconds)) {
+    write("m", before);
+    Program program(Invocation{.arguments = each});
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+    program.send(SIGINT);
+    (program.finish().exit_code == 0 ? finished : interrupted) = true;
+    EXPECT_LE(indexed(), 3);
+    EXPECT_EQ(run(each).exit_code, 0);
+    EXPECT_EQ(indexed(), 3);
+  }
+  EXPECT_TRUE(interrupted && finished);
+}
+
 TEST_F(MemoryIndexCommand, IsLeftAsItIsByIngestingTheSameDocumentAgain) {
   for (const char* name : {"ivf", "int8", "Flat"}) {
     const Words documents = {write("a.txt", story(200, 1))}, flags = {"--index", name};

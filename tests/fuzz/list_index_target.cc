@@ -104,7 +104,7 @@ bool list_index(Input input) {
     if (before > kMostGrown) return;
     const std::vector<float> rows((before + 5) * made.head_dim, 0.5F);
     const reference::FloatEntries more(rows.data(), rows.data(), before + 5, made.head_dim);
-    index->update(micro_kernels_portable, more.rows());
+    index->update(micro_kernels_portable, more.rows(), unwatched);
     MEMLANE_EXPECTS(index->size() == before + 5);
     use(*index, made.head_dim);
   });

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "tests/reference/random_memory.h"
 
 namespace memlane {
@@ -164,6 +166,49 @@ TEST(DocumentMemory, TrainsOnceWhenItHas39KeysForEachList) {
   document.memory().update_indexes(exec);
   EXPECT_EQ(document.memory().index(0, 0), index) << "the same index grew";
   EXPECT_EQ(index->size(), 39U * 4 + 50);
+}
+
+TEST(DocumentMemory, IsWatchedWhileItsIndexesAreBroughtUp) {
+  reference::Random random(7);
+  CpuExec exec(3);
+  for (const auto& [name, parameters] :
+       {std::pair{"Flat", ""}, {"IVF4,Flat", ""}, {"int8", "chunk=64"}, {"ivf", "chunk=16,lists=4"}}) {
+    SCOPED_TRACE(name);
+    reference::RandomDocument document(kShape, lookup_named(name, parameters));
+    std::size_t entries = 0;
+    std::atomic<int> inside = 0;
+    const auto watch = [&](std::size_t more) {
+      EXPECT_EQ(++inside, 1);
+      entries += more;
+      --inside;
+    };
+    document.append(random, 300);
+    document.memory().update_indexes(exec, watch);
+    EXPECT_EQ(entries, 4U * 300) << "of each layer and head";
+    document.append(random, 77);
+    document.memory().update_indexes(exec, watch);
+    EXPECT_EQ(entries, 4U * 377);
+    document.memory().update_indexes(exec, watch);
+    EXPECT_EQ(entries, 4U * 377) << "nothing was missing";
+  }
+}
+
+TEST(DocumentMemory, StopsBringingUpIndexesIfWhoWatchesThrows) {
+  struct Enough {};
+  reference::Random random(8);
+  for (const std::size_t threads : {1, 3}) {
+    CpuExec exec(threads);
+    reference::RandomDocument document(kShape, lookup_named("ivf", "chunk=16,lists=4"));
+    document.append(random, 400);
+    std::size_t calls = 0;
+    EXPECT_THROW(document.memory().update_indexes(exec,
+                                                  [&](std::size_t) {
+                                                    if (++calls == 3) throw Enough();
+                                                  }),
+                 Enough);
+    EXPECT_EQ(calls, 3U);
+    EXPECT_EQ(document.memory().index(0, 0), nullptr);
+  }
 }
 
 TEST(DocumentMemory, TakesOverSavedIndexesAndAddsWhatTheyLack) {

@@ -32,7 +32,7 @@ class Keys {
     auto index = make_key_index(lookup, kHeadDim);
     if (index->training_size() > 0) index->train(all());
     index->update(micro_kernels(detect_instruction_set()),
-                  reference::FloatEntries(keys_.data(), nullptr, count_, kHeadDim).rows());
+                  reference::FloatEntries(keys_.data(), nullptr, count_, kHeadDim).rows(), unwatched);
     return index;
   }
 

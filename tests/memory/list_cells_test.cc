@@ -101,7 +101,7 @@ TEST(ListCells, ListsOfChunksWithoutCellsAreAlwaysCompared) {
   }
   const reference::FloatEntries entries(far.data(), far.data(), kTokens * kTopK, kHeadDim);
   ListIndex index({.chunk = 1024, .lists = 64}, kHeadDim);
-  index.update(some.exec_.micro(), entries.rows());
+  index.update(some.exec_.micro(), entries.rows(), unwatched);
   std::vector<ListChunk> chunks(some.index_->chunks().begin(), some.index_->chunks().end());
   for (ListChunk chunk : index.chunks()) {
     EXPECT_EQ(chunk.cells.count, 0U);
@@ -134,7 +134,7 @@ TEST(ListCells, SeveralChunksHaveCells) {
 TEST(ListCells, OneHeadMayHaveThemAndAnotherNot) {
   Topics& some = topics();
   ListIndex few({.chunk = std::size_t{1} << 18, .lists = 64}, kHeadDim);
-  few.update(some.exec_.micro(), some.entries_->rows());
+  few.update(some.exec_.micro(), some.entries_->rows(), unwatched);
   ASSERT_EQ(few.chunks().size(), 1U);
   ASSERT_EQ(few.chunks().front().cells.count, 0U);
   const auto of = [&](const std::vector<ListChunk>& chunks) {

@@ -32,7 +32,7 @@ struct Keys {
   }
   void add(ListIndex& index, std::size_t begin, std::size_t end) const {
     MEMLANE_EXPECTS(index.size() == begin);
-    index.update(micro(), reference::FloatEntries(keys.data(), values.data(), end, kHeadDim).rows());
+    index.update(micro(), reference::FloatEntries(keys.data(), values.data(), end, kHeadDim).rows(), unwatched);
   }
   ListIndex indexed(std::size_t window = 50) const {
     ListIndex index(kSettings, kHeadDim);
