@@ -9,8 +9,8 @@
 
 namespace memlane {
 
-/// The input of products, [m, k]: an array, or rows that are made where a product takes them, and then are not written
-/// and read again as a whole.
+/// The input of products, [m, k]: an array, or rows that are made where a product takes them. One that has a layout of
+/// its own for them makes them one by one and stores no more than that; others ask for all().
 class InputRows {
  public:
   /// Rows that are there. Not explicit: every array is an input.

@@ -8,12 +8,12 @@ namespace memlane {
 
 /// What a pass spends its time on.
 enum class Stage {
-  matmul,            ///< matrix products
+  matmul,            ///< matrix products, with norms of their inputs where they make them
   local_attention,   ///< attention over the local context, the rotation of its queries
   memory_attention,  ///< attention over memory, but not
   search,            ///< the choice of entries
   append,            ///< keys and values to the local context and to segments
-  other              ///< norms, activations, embedding, merging, rounding
+  other              ///< other norms, activations, embedding, merging, rounding
 };
 inline constexpr std::size_t kStages = 6;
 inline constexpr const char* kStageNames[kStages] = {"matmul", "local attention", "memory attention",

@@ -316,8 +316,7 @@ std::unique_ptr<ListIndex> ListIndex::whole(const ListSettings& settings, std::s
                                             const MicroKernels& micro, const EntryRows& entries, const Watch& watch) {
   auto index = std::make_unique<ListIndex>(settings, head_dim);
   if (entries.size() == 0) return index;
-  index->chunks_.push_back(
-      index->merged(micro, entries, 0, entries.size(), 1, watch));
+  index->chunks_.push_back(index->merged(micro, entries, 0, entries.size(), 1, watch));
   index->size_ = entries.size();
   index->update_views(0);
   return index;

@@ -9,7 +9,7 @@
 namespace memlane {
 
 /// Called again and again during long work, with the entries that are done since the last time, or 0. What it throws
-/// ends the work, whose object is then only good to be destroyed.
+/// ends the work; unless it says otherwise, its object is then only good to be destroyed.
 using Watch = std::function<void(std::size_t entries)>;
 
 inline void unwatched(std::size_t) {}

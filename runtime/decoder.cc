@@ -39,7 +39,7 @@ struct Decoder<Exec>::Activations {
   }
 
   View<float, 2, Device> x;            // [tokens, hidden]: the residual stream
-  View<float, 2, Device> h;            // [tokens, hidden]: the input, then the output, of a block
+  View<float, 2, Device> h;            // [tokens, hidden]: space for the input, then the output, of a block
   View<float, 2, Device> q, attended;  // [tokens, heads * head_dim]
   View<float, 2, Device> k, v;         // [tokens, kv_heads * head_dim]
   View<float, 2, Device> gate, up;     // [tokens, intermediate]
